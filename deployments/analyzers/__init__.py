@@ -1,0 +1,1 @@
+"""The analyzers. One file each; `deployments.analyzer.discover()` finds them by file name."""
