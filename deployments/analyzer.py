@@ -97,7 +97,10 @@ class Upstream:
 
     def notes(self) -> tuple[str, ...]:
         """One sentence per missing upstream, for Result.notes."""
-        return tuple(f"{name} gave no answer ({reason}), so this answer does without it." for name, reason in self.missing.items())
+        return tuple(
+            f"{name} gave no answer ({reason}), so this answer does without it."
+            for name, reason in self.missing.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,9 @@ def per_frame(windows: Sequence[Window], fn: Callable[[FrameArray], Sequence[Any
     return split
 
 
-def windows_of(needs: Needs, info: ClipInfo, clip: Clip | None, audio: Audio | None, upstream: Upstream, options: Options) -> list[Window]:
+def windows_of(
+    needs: Needs, info: ClipInfo, clip: Clip | None, audio: Audio | None, upstream: Upstream, options: Options
+) -> list[Window]:
     """The windows of one segment (or of the whole clip's sound) that an analyzer with these needs is given."""
     heard = audio if needs.audio else None
     if needs.view is None:
@@ -218,12 +223,18 @@ def discover() -> dict[str, type[Analyzer[Any]]]:
     found: dict[str, type[Analyzer[Any]]] = {}
     for module_info in sorted(pkgutil.iter_modules(analyzers.__path__), key=lambda m: m.name):
         module = importlib.import_module(f"{analyzers.__name__}.{module_info.name}")
-        classes = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Analyzer) and c.__module__ == module.__name__]
+        classes = [
+            c
+            for c in vars(module).values()
+            if isinstance(c, type) and issubclass(c, Analyzer) and c.__module__ == module.__name__
+        ]
         if len(classes) != 1:
             raise TypeError(f"{module.__name__} must define exactly one Analyzer, it defines {len(classes)}")
         cls = classes[0]
         if cls.name != module_info.name:
-            raise TypeError(f"{module.__name__}: the class's name is {cls.name!r}; it must be the file's, {module_info.name!r}")
+            raise TypeError(
+                f"{module.__name__}: the class's name is {cls.name!r}; it must be the file's, {module_info.name!r}"
+            )
         if cls.stage not in get_args(Stage):
             raise TypeError(f"{module.__name__}: stage {cls.stage!r} is not one of {get_args(Stage)}")
         found[cls.name] = cls

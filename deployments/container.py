@@ -19,12 +19,40 @@ from typing import Any
 import numpy as np
 
 from deployments.errors import NotAVideo, NotFound, TooLarge, UnreadableVideo
-from deployments.media import AUDIO_RATE, NATIVE, Audio, AudioInfo, Clip, ClipInfo, FloatArray, FrameArray, Frames, Model, Segment, View
+from deployments.media import (
+    AUDIO_RATE,
+    NATIVE,
+    Audio,
+    AudioInfo,
+    Clip,
+    ClipInfo,
+    FloatArray,
+    FrameArray,
+    Frames,
+    Model,
+    Segment,
+    View,
+)
 
 log = logging.getLogger("clipgraph.container")
 
 # Containers people upload. Sniffed by content; names of FFmpeg demuxers. Playlists (hls, concat, dash) are not files.
-DEMUXERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "flv", "mpeg", "ogg", "asf", "gif", "h264", "hevc", "ivf"})
+DEMUXERS = frozenset(
+    {
+        "mov,mp4,m4a,3gp,3g2,mj2",
+        "matroska,webm",
+        "avi",
+        "mpegts",
+        "flv",
+        "mpeg",
+        "ogg",
+        "asf",
+        "gif",
+        "h264",
+        "hevc",
+        "ivf",
+    }
+)
 EPS = 1e-3  # seconds; PTS are rounded to the container's time base, often to 1 ms
 MAX_AUDIO_CHANNELS = 2  # native sound is kept in stereo at most; more is down-mixed by swresample
 
@@ -55,7 +83,9 @@ def _opened(path: Path) -> Iterator[Any]:
     import av
 
     if not path.is_file():
-        raise NotFound(f"There is no file {path.name!r}. Check video_path, which is read on the server, or upload the file instead.")
+        raise NotFound(
+            f"There is no file {path.name!r}. Check video_path, which is read on the server, or upload the file instead."
+        )
     if path.stat().st_size == 0:
         raise NotAVideo(f"{path.name!r} is empty. Upload it again.")
     try:
@@ -67,7 +97,9 @@ def _opened(path: Path) -> Iterator[Any]:
         ) from error
     try:
         if container.format.name not in DEMUXERS:
-            raise NotAVideo(f"{path.name!r} is {container.format.long_name or container.format.name}, not a video file. Send mp4, mov, webm, mkv or avi.")
+            raise NotAVideo(
+                f"{path.name!r} is {container.format.long_name or container.format.name}, not a video file. Send mp4, mov, webm, mkv or avi."
+            )
         yield container
     finally:
         container.close()
@@ -87,18 +119,26 @@ def probe(path: Path, limits: Limits | None = None, start: float | None = None, 
     """
     limits = limits or Limits()
     if path.is_file() and path.stat().st_size > limits.max_bytes:
-        raise TooLarge(f"{path.name!r} has {path.stat().st_size:,} bytes; at most {limits.max_bytes:,} are taken. Send a shorter or smaller clip.")
+        raise TooLarge(
+            f"{path.name!r} has {path.stat().st_size:,} bytes; at most {limits.max_bytes:,} are taken. Send a shorter or smaller clip."
+        )
     with _opened(path) as container:
         if len(container.streams) > limits.max_streams:
-            raise TooLarge(f"{path.name!r} has {len(container.streams)} streams; at most {limits.max_streams} are taken.")
+            raise TooLarge(
+                f"{path.name!r} has {len(container.streams)} streams; at most {limits.max_streams} are taken."
+            )
         stream = _video_stream(container, path)
         pts, durations, keys = _scan_packets(container, stream, limits, path)
         container.seek(0, stream=stream) if pts else None
         frame = _first_frame(container, stream)
         if frame is None:
-            raise UnreadableVideo(f"No frame of {path.name!r} can be decoded ({stream.codec_context.name}). The file is damaged or cut short: send it again.")
+            raise UnreadableVideo(
+                f"No frame of {path.name!r} can be decoded ({stream.codec_context.name}). The file is damaged or cut short: send it again."
+            )
         if frame.width * frame.height > limits.max_pixels:
-            raise TooLarge(f"{path.name!r} is {frame.width}x{frame.height}; at most {limits.max_pixels:,} pixels a frame are taken. Scale it down.")
+            raise TooLarge(
+                f"{path.name!r} is {frame.width}x{frame.height}; at most {limits.max_pixels:,} pixels a frame are taken. Scale it down."
+            )
         base = float(stream.time_base)
         order = np.argsort(np.array(pts, dtype=np.float64), kind="stable")
         times = np.array(pts, dtype=np.float64)[order] * base
@@ -124,7 +164,10 @@ def probe(path: Path, limits: Limits | None = None, start: float | None = None, 
             width=width,
             height=height,
             fps=len(times) / duration,
-            variable_rate=bool(len(gaps) > 1 and float(np.percentile(gaps, 95)) - float(np.percentile(gaps, 5)) > max(2 * EPS, 0.1 * typical)),
+            variable_rate=bool(
+                len(gaps) > 1
+                and float(np.percentile(gaps, 95)) - float(np.percentile(gaps, 5)) > max(2 * EPS, 0.1 * typical)
+            ),
             frames=len(times),
             rotation=int(frame.rotation) % 360,
             container=container.format.name.split(",")[0],
@@ -132,7 +175,11 @@ def probe(path: Path, limits: Limits | None = None, start: float | None = None, 
             pixel_format=frame.format.name,
             bit_rate=int(path.stat().st_size * 8 / duration),
             size_bytes=path.stat().st_size,
-            audio=AudioInfo(codec=audio.codec_context.name, sample_rate=int(audio.rate or 0), channels=int(audio.channels or 0)) if audio else None,
+            audio=AudioInfo(
+                codec=audio.codec_context.name, sample_rate=int(audio.rate or 0), channels=int(audio.channels or 0)
+            )
+            if audio
+            else None,
         )
         keyframes = np.array(sorted(keys), dtype=np.float64) * base - origin
         return Probe(info, keyframes, times - origin, origin)
@@ -155,7 +202,9 @@ def _scan_packets(container: Any, stream: Any, limits: Limits, path: Path) -> tu
             if packet.is_keyframe:
                 keys.append(at)
             if len(pts) > limits.max_frames:
-                raise TooLarge(f"{path.name!r} has over {limits.max_frames:,} frames. Send a shorter clip or a lower frame rate.")
+                raise TooLarge(
+                    f"{path.name!r} has over {limits.max_frames:,} frames. Send a shorter clip or a lower frame rate."
+                )
     except av.error.FFmpegError as error:
         log.info("demuxing stopped early", extra={"clip": path.name, "error": str(error)})
     if not pts:
@@ -201,7 +250,10 @@ class _ViewWriter:
             self.ticks = np.zeros(0)
             capacity = int(np.sum((times >= segment.decode_from - EPS) & (times < segment.decode_to - EPS)))
         else:
-            first, last = math.ceil((segment.decode_from - EPS) * view.fps), math.ceil((segment.decode_to - EPS) * view.fps)
+            first, last = (
+                math.ceil((segment.decode_from - EPS) * view.fps),
+                math.ceil((segment.decode_to - EPS) * view.fps),
+            )
             self.ticks = np.arange(first, max(last, first + (1 if segment.index == 0 else 0))) / view.fps
             capacity = len(self.ticks)
         self.pixels: FrameArray = np.empty((max(1, capacity), self.height, self.width, 3), np.uint8)
@@ -233,7 +285,7 @@ class _ViewWriter:
 
         full = frame.pts is not None and (frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj"))
         size = self.source if self.view.crop else self.stored
-        rgb = self.reformatter.reformat(
+        rgb: FrameArray = self.reformatter.reformat(
             frame,
             width=size[0],
             height=size[1],
@@ -261,8 +313,17 @@ def _colorspace(frame: Any) -> Any:
     """The YUV matrix to read the frame with. Untagged video is BT.709 from 720 lines on, BT.601 below, as players do."""
     from av.video.reformatter import Colorspace
 
-    tagged = {1: Colorspace.ITU709, 4: Colorspace.FCC, 5: Colorspace.ITU601, 6: Colorspace.ITU601, 7: Colorspace.SMPTE240M, 9: Colorspace.BT2020}
-    return tagged.get(int(frame.colorspace), Colorspace.ITU709 if min(frame.width, frame.height) >= 720 else Colorspace.ITU601)
+    tagged = {
+        1: Colorspace.ITU709,
+        4: Colorspace.FCC,
+        5: Colorspace.ITU601,
+        6: Colorspace.ITU601,
+        7: Colorspace.SMPTE240M,
+        9: Colorspace.BT2020,
+    }
+    return tagged.get(
+        int(frame.colorspace), Colorspace.ITU709 if min(frame.width, frame.height) >= 720 else Colorspace.ITU601
+    )
 
 
 def decode_segment(path: Path, found: Probe, views: Sequence[View], segment: Segment, threads: int = 1) -> Clip:
@@ -296,7 +357,11 @@ def decode_segment(path: Path, found: Probe, views: Sequence[View], segment: Seg
                 _show(writers, shown[0], shown[1], t, segment)
             shown = (frame, max(t, shown[1]) if shown else t)
         if shown is not None:
-            nxt = float(found.times[np.searchsorted(found.times, shown[1] + EPS)]) if shown[1] + EPS < found.times[-1] else info.duration
+            nxt = (
+                float(found.times[np.searchsorted(found.times, shown[1] + EPS)])
+                if shown[1] + EPS < found.times[-1]
+                else info.duration
+            )
             last_end = min(segment.decode_to, nxt if nxt - shown[1] < 1.0 else shown[1] + 1.0 / max(1.0, info.fps))
             _show(writers, shown[0], shown[1], max(last_end, shown[1] + 2 * EPS), segment)
             until = last_end
@@ -306,9 +371,13 @@ def decode_segment(path: Path, found: Probe, views: Sequence[View], segment: Seg
         )
     warnings = []
     if damaged:
-        warnings.append(f"{damaged} damaged packets were passed over between {segment.start:.2f} and {segment.end:.2f} s.")
+        warnings.append(
+            f"{damaged} damaged packets were passed over between {segment.start:.2f} and {segment.end:.2f} s."
+        )
     if until < segment.end - max(0.5, 2 / max(info.fps, 1e-6)):
-        warnings.append(f"The file can be read only until {until:.2f} s; what follows, to {segment.end:.2f} s, is missing or damaged.")
+        warnings.append(
+            f"The file can be read only until {until:.2f} s; what follows, to {segment.end:.2f} s, is missing or damaged."
+        )
     views_out = {writer.view: writer.frames() for writer in writers}
     return Clip(info, segment, views_out, decoded, time.perf_counter() - began, until, tuple(warnings))
 
@@ -356,13 +425,19 @@ def decode_audio(path: Path, found: Probe) -> Audio | None:
         layout = "mono" if (stream.channels or 1) == 1 else "stereo"
         length = round(info.duration * rate)
         to_native = av.AudioResampler(format="fltp", layout=layout, rate=rate)
-        native: np.ndarray[Any, np.dtype[np.float32]] = np.zeros((length, 1 if layout == "mono" else MAX_AUDIO_CHANNELS), np.float32)
+        native: np.ndarray[Any, np.dtype[np.float32]] = np.zeros(
+            (length, 1 if layout == "mono" else MAX_AUDIO_CHANNELS), np.float32
+        )
         first, last = math.inf, 0
         expected: int | None = None
         for frame in _decoded(container, stream):
             if frame is None:
                 continue
-            at = round(((frame.pts or 0) * float(frame.time_base) - origin) * rate) if frame.pts is not None else expected or 0
+            at = (
+                round(((frame.pts or 0) * float(frame.time_base) - origin) * rate)
+                if frame.pts is not None
+                else expected or 0
+            )
             # Containers round PTS to 1 ms; follow the sample count unless a real gap shows.
             if expected is not None and abs(at - expected) < 0.05 * rate:
                 at = expected
@@ -392,7 +467,9 @@ def _resampled(mono: np.ndarray[Any, np.dtype[np.float32]], rate: int) -> np.nda
     if rate == AUDIO_RATE:
         return mono.astype(np.float32)
     resampler = av.AudioResampler(format="flt", layout="mono", rate=AUDIO_RATE)
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(mono[None, :], dtype=np.float32), format="flt", layout="mono")
+    frame = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(mono[None, :], dtype=np.float32), format="flt", layout="mono"
+    )
     frame.sample_rate = rate
     pieces = [p.to_ndarray()[0] for f in (frame, None) for p in resampler.resample(f)]
     joined = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)

@@ -7,6 +7,7 @@ segment. A *window* is the run of frames one `predict` call answers; see `analyz
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -221,7 +222,9 @@ def serving_view(wanted: View, planned: Sequence[View]) -> tuple[View, int]:
     raise LookupError(f"no planned view serves {wanted}; planned: {planned}")
 
 
-def plan_segments(info: ClipInfo, keyframes: Sequence[float], context_s: float, length_s: float = SEGMENT_S) -> list[Segment]:
+def plan_segments(
+    info: ClipInfo, keyframes: Sequence[float], context_s: float, length_s: float = SEGMENT_S
+) -> list[Segment]:
     """Cut [info.start, info.end) into segments of about length_s seconds.
 
     Decoding can only begin at a key frame, so each segment decodes from one and *answers* from context_s later: the
@@ -240,7 +243,9 @@ def plan_segments(info: ClipInfo, keyframes: Sequence[float], context_s: float, 
         parts = max(1, math.floor((end - begin) / (1.5 * length_s)))
         filled += [begin + (end - begin) * i / parts for i in range(parts)]
     edges = [info.start, *(s + context_s for s in filled[1:]), info.end]
-    return [Segment(i, a, b, filled[i], min(info.end, b + context_s)) for i, (a, b) in enumerate(zip(edges[:-1], edges[1:], strict=True))]
+    return [
+        Segment(i, a, b, filled[i], min(info.end, b + context_s)) for i, (a, b) in enumerate(itertools.pairwise(edges))
+    ]
 
 
 def plan_spans(clip: Clip, wanted: View, window: int, context: int) -> list[Span]:

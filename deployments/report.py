@@ -104,7 +104,14 @@ class Report(Model):
         for name, outcome in self.analyzers.items():
             for segment in outcome.result.segments if outcome.result else ():
                 fields = segment.model_dump(mode="json")
-                rows.append({"analyzer": name, "start": fields.pop("start"), "end": fields.pop("end"), "segment": json.dumps(fields)})
+                rows.append(
+                    {
+                        "analyzer": name,
+                        "start": fields.pop("start"),
+                        "end": fields.pop("end"),
+                        "segment": json.dumps(fields),
+                    }
+                )
         return pd.DataFrame(rows, columns=["analyzer", "start", "end", "segment"])
 
 

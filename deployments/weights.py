@@ -29,7 +29,10 @@ class Located:
 
 def cache_dir() -> Path:
     """The folder for what is derived from packages or downloaded; CLIPGRAPH_CACHE, or the user's cache. Created on demand."""
-    root = os.environ.get("CLIPGRAPH_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipgraph"
+    root = (
+        os.environ.get("CLIPGRAPH_CACHE")
+        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clipgraph"
+    )
     path = Path(root)
     path.mkdir(parents=True, exist_ok=True)
     return path

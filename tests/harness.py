@@ -36,13 +36,18 @@ def with_upstream(name: str) -> list[str]:
     return order
 
 
-def answers(path: Path, *names: str, segment_s: float = SEGMENT_S, options: dict[str, Options] | None = None) -> dict[str, Result]:
+def answers(
+    path: Path, *names: str, segment_s: float = SEGMENT_S, options: dict[str, Options] | None = None
+) -> dict[str, Result]:
     """Results of the named analyzers and of all they depend on. AnalyzerErrors of `names` are raised, of others passed on as missing."""
     order = list(dict.fromkeys(n for name in names for n in with_upstream(name)))
     analyzers = {n: loaded(n) for n in order}
     found = probe(path)
     views = plan_views(a.needs.view for a in analyzers.values() if a.needs.view)
-    context_s = max([a.needs.context / (a.needs.view.fps or found.info.fps) for a in analyzers.values() if a.needs.view], default=0.0)
+    context_s = max(
+        [a.needs.context / (a.needs.view.fps or found.info.fps) for a in analyzers.values() if a.needs.view],
+        default=0.0,
+    )
     segments = plan_segments(found.info, list(found.keyframes), context_s, segment_s)
     clips = [decode_segment(path, found, views, s) for s in segments] if views else []
     audio = decode_audio(path, found)
@@ -51,7 +56,16 @@ def answers(path: Path, *names: str, segment_s: float = SEGMENT_S, options: dict
     parts: dict[str, list[Result]] = {}
     for n in order:
         try:
-            results[n], parts[n] = _answer(analyzers[n], found.info, clips, audio, results, missing, parts, (options or {}).get(n) or analyzers[n].options())
+            results[n], parts[n] = _answer(
+                analyzers[n],
+                found.info,
+                clips,
+                audio,
+                results,
+                missing,
+                parts,
+                (options or {}).get(n) or analyzers[n].options(),
+            )
         except AnalyzerError as error:
             if n in names:
                 raise
@@ -75,7 +89,9 @@ def _answer(
     options: Options,
 ) -> tuple[Result, list[Result]]:
     needs = analyzer.needs
-    upstream = Upstream({n: results[n] for n in needs.depends if n in results}, {n: missing[n] for n in needs.depends if n in missing})
+    upstream = Upstream(
+        {n: results[n] for n in needs.depends if n in results}, {n: missing[n] for n in needs.depends if n in missing}
+    )
     if needs.audio and audio is None:
         from deployments.errors import InputMissing
 
@@ -84,12 +100,23 @@ def _answer(
     times: list[np.ndarray[Any, Any]] = []
     per_segment: list[Result] = []
     for i, clip in enumerate(clips if needs.view else [None]):
-        local = Upstream({n: parts[n][i] if len(parts[n]) == len(clips) else r for n, r in upstream.results.items()}, upstream.missing) if clip else upstream
+        local = (
+            Upstream(
+                {n: parts[n][i] if len(parts[n]) == len(clips) else r for n, r in upstream.results.items()},
+                upstream.missing,
+            )
+            if clip
+            else upstream
+        )
         windows = windows_of(needs, info, clip, audio, local, options)
         given = [output for window in windows for output in analyzer.predict([window])[0]]
         at = np.concatenate([w.answered.t for w in windows]) if windows and needs.view else np.zeros(0)
         outputs += given
         times.append(at)
         per_segment.append(analyzer.summarize(given, ClipContext(info, at, local, options)))
-    result = analyzer.summarize(outputs, ClipContext(info, np.concatenate(times), upstream, options)) if len(clips) > 1 else per_segment[0]
+    result = (
+        analyzer.summarize(outputs, ClipContext(info, np.concatenate(times), upstream, options))
+        if len(clips) > 1
+        else per_segment[0]
+    )
     return result, per_segment if needs.view else []

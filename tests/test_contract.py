@@ -23,7 +23,9 @@ NAMES = sorted(discover())
 FPS = 30.0
 
 
-def clip_of(view: View, frames: int, width: int = 180, height: int = 320, *, black: bool = False, seed: int = 1) -> tuple[ClipInfo, Clip]:
+def clip_of(
+    view: View, frames: int, width: int = 180, height: int = 320, *, black: bool = False, seed: int = 1
+) -> tuple[ClipInfo, Clip]:
     """An undecoded clip: a slow pan over a texture (or black), in one view, as the decoder would hand it on."""
     fps = view.fps or FPS
     w, h = view.size(width, height)
@@ -53,14 +55,22 @@ def audio_of(samples: np.ndarray[Any, np.dtype[np.float32]]) -> Audio:
     return Audio(mono, native, sound.AUDIO_RATE, 0.0, len(samples) / sound.AUDIO_RATE)
 
 
-def windows(analyzer: Analyzer[Any], frames: int, audio: Audio | None = None, **kwargs: Any) -> tuple[ClipInfo, list[Window], np.ndarray[Any, Any]]:
+def windows(
+    analyzer: Analyzer[Any], frames: int, audio: Audio | None = None, **kwargs: Any
+) -> tuple[ClipInfo, list[Window], np.ndarray[Any, Any]]:
     needs = analyzer.needs
     upstream = Upstream({}, dict.fromkeys(needs.depends, "not run in this test"))
     if needs.view is None:
         info, _ = clip_of(View(1.0, short_side=32), 2)
-        return info, windows_of(needs, info, None, audio or audio_of(sound.tone(440, 2.0)), upstream, analyzer.options()), np.zeros(0)
+        return (
+            info,
+            windows_of(needs, info, None, audio or audio_of(sound.tone(440, 2.0)), upstream, analyzer.options()),
+            np.zeros(0),
+        )
     info, clip = clip_of(needs.view, frames, **kwargs)
-    made = windows_of(needs, info, clip, (audio or audio_of(sound.tone(440, max(0.1, info.duration)))), upstream, analyzer.options())
+    made = windows_of(
+        needs, info, clip, (audio or audio_of(sound.tone(440, max(0.1, info.duration)))), upstream, analyzer.options()
+    )
     return info, made, np.concatenate([w.answered.t for w in made])
 
 
@@ -73,7 +83,8 @@ def result_of(name: str, frames: int, audio: Audio | None = None, **kwargs: Any)
         outputs = [o for part in analyzer.predict(made) for o in part] if made else []
         return analyzer.summarize(outputs, ClipContext(info, times, upstream, analyzer.options()))
     except AnalyzerError as error:
-        assert len(error.detail) > 10, "the reason must be a sentence a user can act on"
+        if len(error.detail) < 10:
+            pytest.fail(f"{error!r}: the reason must be a sentence a user can act on")
         return None
 
 
@@ -108,10 +119,10 @@ def check(result: Result | None, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_importing_costs_nothing(name: str) -> None:
-    code = (
-        f"import sys, deployments.analyzers.{name}; print([m for m in ('torch','ray','cv2','librosa','mediapipe','easyocr','onnxruntime') if m in sys.modules])"
+    code = f"import sys, deployments.analyzers.{name}; print([m for m in ('torch','ray','cv2','librosa','mediapipe','easyocr','onnxruntime') if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -131,7 +142,11 @@ def test_one_output_per_frame_and_joined_windows_answer_as_apart(name: str) -> N
         apart = [analyzer.predict([w])[0] for w in made]
         assert [len(part) for part in apart] == [len(w) for w in made]
         pickle.loads(pickle.dumps(apart))
-        _, other, _ = windows(analyzer, min(8, analyzer.needs.window), seed=2) if analyzer.needs.view else windows(analyzer, 1, audio_of(sound.noise(1.5)))
+        _, other, _ = (
+            windows(analyzer, min(8, analyzer.needs.window), seed=2)
+            if analyzer.needs.view
+            else windows(analyzer, 1, audio_of(sound.noise(1.5)))
+        )
         joined = analyzer.predict([*made, *other])
         assert [len(part) for part in joined] == [len(w) for w in [*made, *other]]
         assert same(joined[: len(made)], apart)

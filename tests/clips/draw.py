@@ -30,7 +30,9 @@ def texture(seed: int, width: int, height: int) -> Picture:
     total = np.zeros((height, width, 3), np.float32)
     for octave in range(1, 7):
         cells = 2**octave
-        small = rng.standard_normal((cells * height // max(width, height) + 1, cells * width // max(width, height) + 1, 3)).astype(np.float32)
+        small = rng.standard_normal(
+            (cells * height // max(width, height) + 1, cells * width // max(width, height) + 1, 3)
+        ).astype(np.float32)
         total += cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC) / octave
     base = rng.uniform(60, 190, 3).astype(np.float32)
     return np.clip(base + 45 * total, 0, 255).astype(np.uint8)
@@ -45,17 +47,34 @@ def fit(picture: Picture, width: int, height: int) -> Picture:
     return np.ascontiguousarray(scaled[y : y + height, x : x + width])
 
 
-def camera(picture: Picture, width: int, height: int, *, x: float = 0.0, y: float = 0.0, zoom: float = 1.0, roll: float = 0.0) -> Picture:
+def camera(
+    picture: Picture, width: int, height: int, *, x: float = 0.0, y: float = 0.0, zoom: float = 1.0, roll: float = 0.0
+) -> Picture:
     """What a camera sees of the picture: x, y in output pixels right and down of its centre, zoom > 1 closer, roll in degrees."""
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), roll, zoom)
-    to_centre = np.array([[1, 0, width / 2 - picture.shape[1] / 2 - x], [0, 1, height / 2 - picture.shape[0] / 2 - y], [0, 0, 1]])
-    return cv2.warpAffine(picture, matrix @ to_centre, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    to_centre = np.array(
+        [[1, 0, width / 2 - picture.shape[1] / 2 - x], [0, 1, height / 2 - picture.shape[0] / 2 - y], [0, 0, 1]]
+    )
+    return cv2.warpAffine(
+        picture, matrix @ to_centre, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
+    )
 
 
-def text(frame: Picture, words: str, x: int, y: int, size: int = 40, *, color: tuple[int, int, int] = (255, 255, 255), outline: int = 3) -> Picture:
+def text(
+    frame: Picture,
+    words: str,
+    x: int,
+    y: int,
+    size: int = 40,
+    *,
+    color: tuple[int, int, int] = (255, 255, 255),
+    outline: int = 3,
+) -> Picture:
     """A copy of the frame with words drawn in Pillow's own font, outlined in black; (x, y) is the top left, size the pixel height."""
     image = Image.fromarray(frame)
-    ImageDraw.Draw(image).text((x, y), words, font=ImageFont.load_default(size), fill=color, stroke_width=outline, stroke_fill=(0, 0, 0))
+    ImageDraw.Draw(image).text(
+        (x, y), words, font=ImageFont.load_default(size), fill=color, stroke_width=outline, stroke_fill=(0, 0, 0)
+    )
     return np.asarray(image).copy()
 
 

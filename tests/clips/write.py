@@ -55,7 +55,9 @@ def write(
                     sound = out.add_stream(audio_codec or _default_audio(path), rate=audio_rate)
                     sound.layout = "mono" if audio.ndim == 1 else "stereo"
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame = frame.reformat(format=pixel_format, dst_colorspace="ITU709" if min(pixels.shape[:2]) >= 720 else "ITU601")
+            frame = frame.reformat(
+                format=pixel_format, dst_colorspace="ITU709" if min(pixels.shape[:2]) >= 720 else "ITU601"
+            )
             frame.time_base = TIME_BASE
             frame.pts = round((times[k] if times is not None else k / fps) / TIME_BASE)
             out.mux(video.encode(frame))
