@@ -70,8 +70,9 @@ class Needs:
     context: frames before and after each window that predict also sees but does not answer for.
     audio: whether it hears the clip. An analyzer with audio and no view gets one window with the whole clip's sound;
         one with neither is given no window at all and answers from its upstream.
-    depends: names of the analyzers whose results it reads. In summarize they cover the whole clip; in windows with
-        frames they cover that segment only, so that long clips need not stay in memory.
+    depends: names of the analyzers whose results it reads in summarize, for the whole clip.
+    upstream_first: whether windows need those results too. Then predict waits for them (it starts at once otherwise) and
+        windows with frames hold the upstream's result on that segment only, so that long clips need not stay in memory.
     """
 
     view: View | None = None
@@ -79,6 +80,7 @@ class Needs:
     context: int = 0
     audio: bool = False
     depends: tuple[str, ...] = ()
+    upstream_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,7 @@ def windows_of(
 ) -> list[Window]:
     """The windows of one segment (or of the whole clip's sound) that an analyzer with these needs is given."""
     heard = audio if needs.audio else None
+    upstream = upstream if needs.upstream_first else Upstream()
     if needs.view is None:
         return [Window(info, None, 0, 0, heard, upstream, options)] if needs.audio else []
     if clip is None:

@@ -285,7 +285,7 @@ class _ViewWriter:
 
         full = frame.pts is not None and (frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj"))
         size = self.source if self.view.crop else self.stored
-        rgb: FrameArray = self.reformatter.reformat(
+        rgb: Any = self.reformatter.reformat(
             frame,
             width=size[0],
             height=size[1],
