@@ -28,7 +28,7 @@ from pydantic import Field
 from deployments.errors import InputMissing
 from deployments.media import Audio, Clip, ClipInfo, FloatArray, FrameArray, Frames, Model, View, plan_spans
 
-Stage = Literal["heavy", "medium", "light", "cpu"]
+Stage = Literal["heavy", "medium", "light", "side", "cpu"]  # side: CPU work that uses a GPU where there is one
 Source = Literal["package", "file", "hub", "random", "builtin"]
 
 
@@ -206,16 +206,26 @@ def per_frame(windows: Sequence[Window], fn: Callable[[FrameArray], Sequence[Any
 
 
 def windows_of(
-    needs: Needs, info: ClipInfo, clip: Clip | None, audio: Audio | None, upstream: Upstream, options: Options
+    needs: Needs,
+    info: ClipInfo,
+    clip: Clip | None,
+    audio: Audio | None,
+    upstream: Upstream,
+    options: Options,
+    limit: int | None = None,
 ) -> list[Window]:
-    """The windows of one segment (or of the whole clip's sound) that an analyzer with these needs is given."""
+    """The windows of one segment (or of the whole clip's sound) that an analyzer with these needs is given.
+
+    limit: the most frames a window may answer for, when that is less than needs.window.
+    """
     heard = audio if needs.audio else None
     upstream = upstream if needs.upstream_first else Upstream()
     if needs.view is None:
         return [Window(info, None, 0, 0, heard, upstream, options)] if needs.audio else []
     if clip is None:
         raise InputMissing("this analyzer looks at frames, but no decoded segment was passed on")
-    spans = plan_spans(clip, needs.view, needs.window, needs.context)
+    window = needs.window if limit is None else min(limit, needs.window)
+    spans = plan_spans(clip, needs.view, window, needs.context)
     return [Window(info, span.cut(clip), span.start, span.stop, heard, upstream, options) for span in spans]
 
 

@@ -329,7 +329,7 @@ def _colorspace(frame: Any) -> Any:
 def decode_segment(path: Path, found: Probe, views: Sequence[View], segment: Segment, threads: int = 1) -> Clip:
     """Decode one segment once, into every view. What cannot be decoded is left out and said in Clip.warnings.
 
-    threads: FFmpeg's decoding threads. Raises UnreadableVideo when the first segment yields no frame at all.
+    threads: FFmpeg's decoding threads.
     """
 
     began = time.perf_counter()
@@ -365,16 +365,14 @@ def decode_segment(path: Path, found: Probe, views: Sequence[View], segment: Seg
             last_end = min(segment.decode_to, nxt if nxt - shown[1] < 1.0 else shown[1] + 1.0 / max(1.0, info.fps))
             _show(writers, shown[0], shown[1], max(last_end, shown[1] + 2 * EPS), segment)
             until = last_end
-    if decoded == 0 and segment.index == 0:
-        raise UnreadableVideo(
-            f"No frame of {info.name!r} can be decoded between {segment.start:.2f} and {segment.end:.2f} s. The file is damaged: send it again."
-        )
     warnings = []
-    if damaged:
+    if decoded == 0:
+        warnings.append(f"No frame between {segment.start:.2f} and {segment.end:.2f} s can be decoded.")
+    elif damaged:
         warnings.append(
             f"{damaged} damaged packets were passed over between {segment.start:.2f} and {segment.end:.2f} s."
         )
-    if until < segment.end - max(0.5, 2 / max(info.fps, 1e-6)):
+    if decoded and until < segment.end - max(0.5, 2 / max(info.fps, 1e-6)):
         warnings.append(
             f"The file can be read only until {until:.2f} s; what follows, to {segment.end:.2f} s, is missing or damaged."
         )

@@ -175,6 +175,7 @@ class Clip:
     decode_s: float
     decoded_until: float
     warnings: tuple[str, ...] = ()
+    decoder: str = ""  # host:pid of the process that decoded it
 
     @property
     def nbytes(self) -> int:

@@ -1,0 +1,50 @@
+"""The decoder deployment: a file on this node becomes a Probe, Clips (one a segment) and Audio in shared memory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from deployments.container import Limits, Probe, decode_audio, decode_segment, probe
+from deployments.errors import ClipgraphError
+from deployments.media import Audio, Clip, Segment, View
+
+
+class Decoder:
+    """Stateless: each call opens the file anew, so any replica can serve any segment.
+
+    What `decode` returns is put into shared memory by Ray, owned by the caller; the ingress passes the response on
+    un-awaited, so pixels go from here to the replicas and nowhere else.
+    """
+
+    def __init__(self) -> None:
+        self.limits = Limits()
+        self.threads = 1
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """`threads`: FFmpeg's threads a call. Every other key is a field of container.Limits."""
+        config = dict(user_config)
+        self.threads = int(config.pop("threads", 1))
+        self.limits = Limits(**config)
+
+    async def probe(self, path: str, start: float | None, end: float | None) -> Probe | ClipgraphError:
+        """What the file holds, or the error as a value: Ray would wrap a raised one beyond recognition."""
+        try:
+            return await asyncio.to_thread(probe, Path(path), self.limits, start, end)
+        except ClipgraphError as error:
+            return error
+
+    async def decode(self, path: str, found: Probe, views: tuple[View, ...], segment: Segment) -> Clip:
+        clip = await asyncio.to_thread(decode_segment, Path(path), found, views, segment, self.threads)
+        return replace(clip, decoder=f"{socket.gethostname()}:{os.getpid()}")
+
+    async def audio(self, path: str, found: Probe) -> Audio | None:
+        return await asyncio.to_thread(decode_audio, Path(path), found)
+
+    async def state(self) -> int:
+        """The process id: a sign of life."""
+        return os.getpid()

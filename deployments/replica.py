@@ -1,0 +1,324 @@
+"""The one Serve wrapper: an analyzer becomes a deployment by being named here. Every replica of the graph is this class.
+
+It loads and warms up the analyzer, cuts its windows from the shared clip, batches windows over requests by frame count,
+computes off the event loop, times, turns errors into outcomes, and lets Serve replace it when its GPU is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psutil
+from ray import serve
+
+from deployments.analyzer import Analyzer, ClipContext, Options, Upstream, Window, discover, windows_of
+from deployments.errors import AnalyzerError, DeviceBroken, InputMissing, WeightsMissing
+from deployments.media import AUDIO_RATE, Audio, AudioInfo, Clip, ClipInfo, Frames, Segment
+from deployments.messages import Answer, Decoded, Part, ReplicaState
+from deployments.report import Status
+
+log = logging.getLogger("clipgraph.replica")
+
+DEFAULT_BATCH_FRAMES = 256
+DEFAULT_BATCH_WAIT_S = 0.01
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A window in the batch queue."""
+
+    window: Window
+    request: str
+    queued_at: float
+
+    def __len__(self) -> int:
+        return len(self.window)
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What came of a window: its outputs, or the error it raised."""
+
+    outputs: list[Any]
+    error: Exception | None
+    queue_ms: float
+    compute_ms: float
+
+
+def _frames_in(jobs: list[_Job]) -> int:
+    return sum(max(1, len(job)) for job in jobs)
+
+
+def status_of(error: Exception) -> Status:
+    """The outcome an analyzer's exception stands for."""
+    if isinstance(error, WeightsMissing):
+        return "unavailable"
+    return "skipped" if isinstance(error, InputMissing) else "failed"
+
+
+def reason_of(error: Exception) -> str:
+    """One line for the report. Our own errors are sentences already; others are named."""
+    if isinstance(error, AnalyzerError):
+        return error.detail
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {first[:500]}"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    return type(error).__name__ == "OutOfMemoryError" or "CUDA out of memory" in str(error)
+
+
+def is_device_lost(error: Exception) -> bool:
+    """CUDA errors are sticky: after one that is not out-of-memory, every later call of the process fails too."""
+    text = str(error)
+    return (
+        not is_out_of_memory(error)
+        and type(error).__name__ in ("AcceleratorError", "RuntimeError")
+        and "CUDA error" in text
+    )
+
+
+class AnalyzerReplica:
+    """One replica of one analyzer.
+
+    name: the analyzer. device: "cpu" or "cuda". threads: what its libraries may use.
+    analyzer_class: for tests that bring an analyzer of their own; discovered by name otherwise.
+    """
+
+    def __init__(
+        self, name: str, device: str, threads: int = 1, analyzer_class: type[Analyzer[Any]] | None = None
+    ) -> None:
+        self.name = name
+        self.analyzer = (analyzer_class or discover()[name])()
+        self.analyzer.device = device
+        self.batch_frames = DEFAULT_BATCH_FRAMES
+        self.memory_frames: int | None = None  # batches over this many frames ran out of GPU memory
+        self.unavailable: str | None = None
+        self.broken: str | None = None
+        self.last_error: str | None = None
+        self.batches = self.mixed_batches = 0
+        self._lock = asyncio.Lock()
+        limit_threads(threads)
+        began = time.perf_counter()
+        try:
+            self.analyzer.load(device)
+            self._warm_up()
+        except WeightsMissing as error:
+            self.unavailable = error.detail
+        self.load_s = time.perf_counter() - began
+        log.info(
+            "loaded",
+            extra={"analyzer": name, "device": device, "seconds": round(self.load_s, 2), "reason": self.unavailable},
+        )
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take `batch_frames` and `batch_wait_s` from serve_config.yaml. Changes live, without a restart."""
+        unknown = set(user_config) - {"batch_frames", "batch_wait_s"}
+        if unknown:
+            raise ValueError(
+                f"{self.name}: unknown user_config keys {sorted(unknown)}; known: batch_frames, batch_wait_s"
+            )
+        self.batch_frames = int(user_config.get("batch_frames", DEFAULT_BATCH_FRAMES))
+        self._batched.set_max_batch_size(self.batch_frames)  # type: ignore[attr-defined]
+        self._batched.set_batch_wait_timeout_s(float(user_config.get("batch_wait_s", DEFAULT_BATCH_WAIT_S)))  # type: ignore[attr-defined]
+
+    async def predict(
+        self, clip: Clip | None, audio: Audio | None, info: ClipInfo, upstream: Upstream, options: Options, request: str
+    ) -> Part:
+        """This analyzer's outputs for one segment. Never raises for what the analyzer raises: the Part says it."""
+        needs = self.analyzer.needs
+        decoded = None
+        if clip is not None:
+            decoded = Decoded(
+                clip.segment.index,
+                clip.frames_decoded,
+                clip.decode_s,
+                clip.decoded_until,
+                clip.nbytes / 2**20,
+                clip.decoder,
+                clip.warnings,
+            )
+        if self.unavailable:
+            return Part("unavailable", self.unavailable, decoded=decoded)
+        if needs.audio and audio is None and needs.view is None:
+            return Part("skipped", "The clip has no sound.", decoded=decoded)
+        windows = windows_of(needs, info, clip, audio, upstream, options, limit=self.batch_frames)
+        now = time.perf_counter()
+        done: Sequence[_Done] = await asyncio.gather(*(self._batched(_Job(w, request, now)) for w in windows))
+        queue_ms, compute_ms = sum(d.queue_ms for d in done), sum(d.compute_ms for d in done)
+        for d in done:
+            if d.error is not None:
+                return Part(
+                    status_of(d.error),
+                    reason_of(d.error),
+                    [],
+                    decoded=decoded,
+                    queue_ms=queue_ms,
+                    compute_ms=compute_ms,
+                )
+        times = np.concatenate([w.answered.t for w in windows]) if windows and needs.view is not None else np.zeros(0)
+        return Part("ok", None, [o for d in done for o in d.outputs], times, decoded, queue_ms, compute_ms)
+
+    async def summarize(
+        self, outputs: list[Any], times: Any, info: ClipInfo, upstream: Upstream, options: Options
+    ) -> Answer:
+        """The clip's answer from all its outputs."""
+        if self.unavailable:
+            return Answer("unavailable", self.unavailable)
+        began = time.perf_counter()
+        try:
+            context = ClipContext(info, times, upstream, options)
+            result = await asyncio.to_thread(self.analyzer.summarize, outputs, context)
+        except Exception as error:
+            self._note(error)
+            return Answer(status_of(error), reason_of(error), compute_ms=_ms_since(began))
+        return Answer("ok", None, result, _ms_since(began))
+
+    async def state(self) -> ReplicaState:
+        condition = "broken" if self.broken else "unavailable" if self.unavailable else "ready"
+        return ReplicaState(
+            condition=condition,
+            model=self.analyzer.model,
+            device=self.analyzer.device,
+            reason=self.broken or self.unavailable,
+            last_error=self.last_error,
+            load_s=round(self.load_s, 3),
+            rss_mib=round(psutil.Process().memory_info().rss / 2**20, 1),
+            batches=self.batches,
+            mixed_batches=self.mixed_batches,
+        )
+
+    async def check_health(self) -> None:
+        """Called by Serve. Raising makes Serve replace this replica."""
+        if self.broken:
+            raise DeviceBroken(self.broken)
+        if self.analyzer.device == "cuda" and not self._lock.locked():
+            try:
+                await asyncio.wait_for(asyncio.to_thread(_touch_gpu), timeout=20)
+            except Exception as error:
+                self.broken = f"the GPU did not answer a tiny operation: {reason_of(error)}"
+                raise DeviceBroken(self.broken) from error
+
+    @serve.batch(
+        max_batch_size=DEFAULT_BATCH_FRAMES, batch_wait_timeout_s=DEFAULT_BATCH_WAIT_S, batch_size_fn=_frames_in
+    )
+    async def _batched(self, jobs: list[_Job]) -> list[_Done]:
+        """Windows of any requests, at most batch_frames frames together. Frames of different shapes do not stack."""
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for i, job in enumerate(jobs):
+            groups[() if job.window.frames is None else job.window.frames.pixels.shape[1:]].append(i)
+        done: list[_Done | None] = [None] * len(jobs)
+        self.batches += 1
+        self.mixed_batches += len({job.request for job in jobs}) > 1
+        async with self._lock:
+            for indices in groups.values():
+                began = time.perf_counter()
+                answers = await asyncio.to_thread(self._compute, [jobs[i].window for i in indices])
+                share = _ms_since(began) / len(indices)
+                for i, answer in zip(indices, answers, strict=True):
+                    error = answer if isinstance(answer, Exception) else None
+                    outputs = [] if isinstance(answer, Exception) else answer
+                    done[i] = _Done(outputs, error, (began - jobs[i].queued_at) * 1000, share)
+        return [d for d in done if d is not None]
+
+    def _compute(self, windows: list[Window]) -> list[list[Any] | Exception]:
+        """predict() over the windows; on an error each window is tried alone, so that it costs only the one that has it."""
+        limit = self.memory_frames
+        if limit is not None and len(windows) > 1 and sum(len(w) for w in windows) > limit:
+            half = len(windows) // 2
+            return self._compute(windows[:half]) + self._compute(windows[half:])
+        try:
+            outputs = self.analyzer.predict(windows)
+            wrong = [len(o) for o, w in zip(outputs, windows, strict=True) if len(o) != len(w)]
+            if wrong:
+                raise AnalyzerError(
+                    f"{self.name} gave {wrong} outputs for windows of {[len(w) for w in windows]} frames."
+                )
+            return list(outputs)
+        except Exception as error:
+            self._note(error)
+            if is_out_of_memory(error):
+                _empty_cache()
+                self.memory_frames = max(1, sum(len(w) for w in windows) // 2)
+            if len(windows) == 1 or self.broken:
+                return [error for _ in windows]
+            return [answer for w in windows for answer in self._compute([w])]
+
+    def _note(self, error: Exception) -> None:
+        self.last_error = reason_of(error)
+        if is_device_lost(error):
+            self.broken = self.last_error
+        if not isinstance(error, AnalyzerError):
+            log.exception("analyzer failed", extra={"analyzer": self.name}, exc_info=error)
+
+    def _warm_up(self) -> None:
+        """One predict on a blank window of each shape that is served, so that no user pays for lazy initialisation."""
+        needs = self.analyzer.needs
+        shapes = [(1080, 1920)] if self.analyzer.device == "cpu" else [(1080, 1920), (1920, 1080)]
+        for width, height in shapes if needs.view else [(1080, 1920)]:
+            info = blank_info(width, height)
+            clip = None
+            if needs.view:
+                w, h = needs.view.size(width, height)
+                n = max(2, min(needs.window, 2))
+                frames = Frames(np.zeros((n, h, w, 3), np.uint8), np.arange(n) / (needs.view.fps or info.fps))
+                clip = Clip(
+                    info,
+                    Segment(0, 0.0, info.duration, 0.0, info.duration),
+                    {needs.view: frames},
+                    n,
+                    0.0,
+                    info.duration,
+                )
+            silence = Audio(np.zeros(AUDIO_RATE, np.float32), np.zeros((48_000, 1), np.float32), 48_000, 0.0, 1.0)
+            upstream = Upstream({}, dict.fromkeys(needs.depends, "warm-up"))
+            windows = windows_of(needs, info, clip, silence, upstream, self.analyzer.options())
+            if windows:
+                try:
+                    self.analyzer.predict(windows)
+                except WeightsMissing:
+                    raise
+                except AnalyzerError as error:
+                    log.info("warm-up", extra={"analyzer": self.name, "reason": error.detail})
+
+
+def blank_info(width: int, height: int) -> ClipInfo:
+    """A one-second clip that says nothing, for warm-up."""
+    return ClipInfo(
+        name="warm-up", duration=1.0, end=1.0, width=width, height=height, fps=30.0, variable_rate=False, frames=30, rotation=0,
+        container="mov", video_codec="h264", pixel_format="yuv420p", bit_rate=0, size_bytes=0,
+        audio=AudioInfo(codec="aac", sample_rate=48_000, channels=1),
+    )  # fmt: skip
+
+
+def limit_threads(threads: int) -> None:
+    """Keep one replica from taking every core: two dozen processes share them."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    import cv2
+
+    cv2.setNumThreads(threads)
+
+
+def _ms_since(began: float) -> float:
+    return (time.perf_counter() - began) * 1000
+
+
+def _touch_gpu() -> None:
+    import torch
+
+    torch.ones(1, device="cuda").add_(1).item()
+
+
+def _empty_cache() -> None:
+    import torch
+
+    torch.cuda.empty_cache()
