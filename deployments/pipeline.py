@@ -114,6 +114,19 @@ class ClipRun:
         self._started: dict[str, float] = {}
         self._spent: dict[str, list[float]] = {name: [0.0, 0.0] for name in self.order}  # queue ms, compute ms
         self._decode_error: str | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    def expected_mib(self) -> float:
+        """MiB of shared memory that this clip's views and sound take at their peak."""
+        info = self.plan.probe.info
+        longest = sorted((s.decode_to - s.decode_from for s in self.segments), reverse=True)[:SEGMENTS_IN_FLIGHT]
+        total = 0.0
+        for view in self.views:
+            width, height = view.size(info.width, info.height)
+            total += width * height * 3 * (view.fps or info.fps) * sum(longest)
+        if self._needs_audio() and info.audio is not None:
+            total += info.duration * 4 * (16_000 + info.audio.sample_rate * min(2, info.audio.channels))
+        return total / 2**20
 
     async def run(self) -> Report:
         """Raises UnreadableVideo or DecoderCrashed when no segment could be decoded; whatever an analyzer does costs its own key."""
@@ -125,17 +138,16 @@ class ClipRun:
         self._parts: dict[str, list[asyncio.Task[Part]]] = {}
         self._local: dict[tuple[str, int], asyncio.Task[Answer]] = {}
         self._outcomes: dict[str, asyncio.Task[Outcome]] = {}
-        tasks: list[asyncio.Task[Any]] = []
         try:
             for name in self.order:
                 count_of_parts = len(self.segments) if name in seen else 1 if self.analyzers[name].needs.audio else 0
-                self._parts[name] = [self._task(tasks, self._part(name, i)) for i in range(count_of_parts)]
-                self._outcomes[name] = self._task(tasks, self._outcome(name))
+                self._parts[name] = [self._task(self._part(name, i)) for i in range(count_of_parts)]
+                self._outcomes[name] = self._task(self._outcome(name))
             if seen:
                 await self._decode_all(seen)
             outcomes = {name: await self._outcomes[name] for name in self.order}
         finally:
-            for task in tasks:
+            for task in self._tasks:
                 task.cancel()
         if (
             seen
@@ -152,9 +164,9 @@ class ClipRun:
                 )
         return self._report({name: outcomes[name] for name in self.plan.asked})
 
-    def _task(self, tasks: list[asyncio.Task[Any]], work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def _task(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
-        tasks.append(task)
+        self._tasks.append(task)
         return task
 
     def _needs_audio(self) -> bool:
@@ -180,17 +192,17 @@ class ClipRun:
         holders = []
         for i in range(len(self.segments)):
             await alive.acquire()
-            holders.append(asyncio.create_task(hold(i)))
+            holders.append(self._task(hold(i)))
         await asyncio.gather(*holders)
 
     async def _part(self, name: str, i: int) -> Part:
         """One analyzer's outputs for segment i (or for the sound)."""
         needs = self.analyzers[name].needs
         clip = await asyncio.shield(self._clips[i]) if needs.view is not None else None
-        self._started.setdefault(name, time.perf_counter())
         upstream = (
             await self._upstream(name, i if needs.view is not None else None) if needs.upstream_first else Upstream()
         )
+        self._started.setdefault(name, time.perf_counter())
         response = self.handles[name].predict.remote(
             clip,
             self._audio if needs.audio else None,
@@ -234,13 +246,17 @@ class ClipRun:
         if (name, i) not in self._local:
 
             async def answer() -> Answer:
-                part = await asyncio.shield(self._parts[name][i])
+                task = self._parts[name][i]
+                await asyncio.wait([task])
+                if task.cancelled():
+                    return Answer("timed_out", f"{name} was late")
+                part = task.result()
                 if part.status != "ok":
                     return Answer(part.status, part.reason)
                 upstream = await self._upstream(name, i)
                 return await self._summarize(name, part.outputs, part.times, upstream)
 
-            self._local[name, i] = asyncio.create_task(answer())
+            self._local[name, i] = self._task(answer())
         return await asyncio.shield(self._local[name, i])
 
     async def _outcome(self, name: str) -> Outcome:

@@ -29,3 +29,5 @@ STAGES: dict[Stage, Share] = {
     "side": Share(num_gpus=0.03, num_cpus=0.03),
     "cpu": Share(num_gpus=0.0, num_cpus=0.03),
 }
+
+SUPPORT = Share(num_gpus=0.0, num_cpus=0.05)  # decoder and ingress

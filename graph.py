@@ -1,0 +1,66 @@
+"""The graph: `serve run serve_config.yaml` calls build(), which finds the analyzers and binds them to decoder and ingress."""
+
+import os
+from typing import Literal
+
+import ray
+from pydantic import Field
+from ray import serve
+from ray.serve import Application, Deployment
+
+from deployments.analyzer import discover
+from deployments.decoder import Decoder
+from deployments.ingress import Ingress
+from deployments.media import Model
+from deployments.pipeline import upstream_first_order
+from deployments.replica import AnalyzerReplica
+from deployments.stages import STAGES, SUPPORT, Share
+
+
+class GraphArgs(Model):
+    """`args` of serve_config.yaml. Few on purpose: any change of them restarts every deployment."""
+
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    analyzers: tuple[str, ...] | None = Field(
+        None, description="names to deploy; all files of deployments/analyzers when left out"
+    )
+    media_roots: tuple[str, ...] = Field(
+        (), description="folders whose files video_path may name; CLIPGRAPH_MEDIA_ROOTS when empty"
+    )
+
+
+def build(args: GraphArgs) -> Application:
+    """Bind the whole graph. Raises ValueError with a sentence when what is asked for cannot run on this cluster."""
+    analyzers = discover()
+    names = upstream_first_order(analyzers, list(args.analyzers) if args.analyzers is not None else list(analyzers))
+    device = choose_device(args.device)
+    decoder = deployment(Decoder, "decoder", SUPPORT, "cpu").bind()
+    replicas = {}
+    for name in names:
+        share = STAGES[analyzers[name].stage]
+        on = device if share.num_gpus else "cpu"
+        replicas[name] = deployment(AnalyzerReplica, name, share, on).bind(name, on, share.threads)
+    return deployment(Ingress, "ingress", SUPPORT, "cpu").bind(decoder, replicas, media_roots(args))
+
+
+def deployment(cls: type, name: str, share: Share, device: str) -> Deployment:
+    """The class as a deployment. No num_gpus at all on the CPU, so that one file serves machines with and without."""
+    actor = {"num_cpus": share.num_cpus, **({"num_gpus": share.num_gpus} if device == "cuda" else {})}
+    made: Deployment = serve.deployment(name=name, ray_actor_options=actor)(cls)
+    return made
+
+
+def choose_device(wanted: str) -> str:
+    """cuda or cpu. `auto` takes the GPU when the cluster has one."""
+    gpus = ray.cluster_resources().get("GPU", 0.0) if ray.is_initialized() else 0.0  # type: ignore[no-untyped-call]
+    if wanted == "cuda" and not gpus:
+        raise ValueError(
+            "args.device is cuda, but this Ray cluster has no GPU. Use device: auto or cpu, or add a GPU node."
+        )
+    return "cuda" if gpus and wanted != "cpu" else "cpu"
+
+
+def media_roots(args: GraphArgs) -> tuple[str, ...]:
+    """The folders that video_path may name files in: args, else CLIPGRAPH_MEDIA_ROOTS, else where the service was started."""
+    from_environment = tuple(root for root in os.environ.get("CLIPGRAPH_MEDIA_ROOTS", "").split(os.pathsep) if root)
+    return tuple(os.path.abspath(root) for root in args.media_roots or from_environment or (os.getcwd(),))
