@@ -1,0 +1,39 @@
+# make run [VIDEO=clip.mp4]   set up, start the service, analyse the clip (default: a generated sample), stop
+# make serve                  set up and keep serving on http://127.0.0.1:8000
+# make test | check | bench   tests | ruff and mypy | the CPU benchmarks
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
+VIDEO ?= out/sample.mp4
+BIN := .venv/bin
+export RAY_USAGE_STATS_ENABLED := 0
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: setup run serve test check bench
+setup: .venv/ready
+.venv/ready: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Clipgraph needs Python 3.11 or 3.12; name one with PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@$(BIN)/python -c 'import cv2' || { echo "OpenCV needs system libraries; on Debian: apt-get install libgl1 libglib2.0-0"; exit 1; }
+	@touch $@
+
+run: setup
+	@test -e "$(VIDEO)" || test "$(VIDEO)" != out/sample.mp4 || $(BIN)/python -m tests.clips.sample out/sample.mp4
+	$(BIN)/clipgraph run "$(VIDEO)"
+
+serve: setup
+	$(BIN)/serve run serve_config.yaml
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m benchmarks.service
+	$(BIN)/python -m benchmarks.data_path
+	$(BIN)/python -m benchmarks.table
