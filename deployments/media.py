@@ -204,17 +204,20 @@ class Span:
 
 
 def plan_views(wanted: Iterable[View]) -> tuple[View, ...]:
-    """The fewest views that serve all the wanted ones: per size, the highest rate asked for (native beats all)."""
-    best: dict[tuple[int, tuple[int, int], int], View] = {}
+    """The fewest views that serve all the wanted ones: per size the highest rate, and a native view where one is asked for.
+
+    A native view cannot serve a sampled one of its size: its times are the file's own, not multiples of a rate.
+    """
+    best: dict[tuple[int, tuple[int, int], int, bool], View] = {}
     for view in wanted:
-        held = best.get(view.size_key)
-        if held is None or (held.fps != NATIVE and (view.fps == NATIVE or view.fps > held.fps)):
-            best[view.size_key] = view
+        key = (*view.size_key, view.fps == NATIVE)
+        if key not in best or view.fps > best[key].fps:
+            best[key] = view
     return tuple(sorted(best.values()))
 
 
 def serving_view(wanted: View, planned: Sequence[View]) -> tuple[View, int]:
-    """The planned view that serves `wanted`, and the stride to take it with. A native view serves only native users."""
+    """The planned view that serves `wanted`, and the stride to take it with. Raises LookupError when none does."""
     for view in planned:
         if view.size_key == wanted.size_key and (view.fps == wanted.fps or NATIVE not in (view.fps, wanted.fps)):
             stride = round(view.fps / wanted.fps) if wanted.fps != NATIVE else 1

@@ -45,7 +45,7 @@ def _shots(k: int) -> draw.Picture:
     t = k / FPS
     if t < 4.0:
         return draw.camera(
-            draw.fit(draw.photo("astronaut"), 1280, 1280), WIDTH, HEIGHT, x=-60, zoom=1.08 ** min(t, 4.0)
+            draw.fit(draw.photo("astronaut"), 1560, 1560), WIDTH, HEIGHT, x=-80, y=-120, zoom=1.08**t
         )
     if t < 8.0:
         return draw.camera(draw.fit(draw.photo("coffee"), 1920, 1280), WIDTH, HEIGHT, x=(t - 6.0) * 0.12 * WIDTH)
