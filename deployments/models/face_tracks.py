@@ -90,7 +90,9 @@ def runs(labels: Sequence[str | None], least: int) -> list[tuple[int, int, str]]
             found[lo - 1 : lo + 1] = [(found[lo - 1][0], found[lo][1], found[lo][2])]
 
 
-CAMERA_X, CAMERA_Y = 10.0, 13.0  # degrees round the lens that count as eye contact; up and down are measured less well
+# Degrees round the lens that count as eye contact. People who look into it measured within 10 to the side with eyes 9 px
+# wide or more; up and down the lids hide most of what the iris does, and wide-open eyes alone made 17.
+CAMERA_X, CAMERA_Y = 14.0, 22.0
 
 
 def direction(gaze_x: float, gaze_y: float) -> Direction:
@@ -103,17 +105,17 @@ def direction(gaze_x: float, gaze_y: float) -> Direction:
     return "up" if y > 0 else "down"
 
 
-SHUT = (
-    0.16  # eye height over width below which both eyes are shut whoever's they are: seen 0.08-0.15 shut, 0.24-0.40 open
-)
-SHUT_SHARE = 0.55  # the same as a share of what this person's open eyes measure; half-closed lids were 0.6-0.75 of it
-OPEN_LEAST = 0.2  # the least that open eyes are taken to measure, for someone who keeps them shut throughout
+# Eyes are shut below this share of what the person's own open eyes measure. Real shut eyes: 0.25-0.5; half-closed lids
+# 0.65-0.75. Open eyes measured 0.24-0.40 (height over width), so the limit is kept inside what can be shut at all:
+# someone who keeps them shut throughout (0.08-0.15) has no open eyes to compare with, and wide eyes are no measure either.
+SHUT_SHARE = 0.62
+SHUT_LIMITS = (0.16, 0.205)
 
 
 def shut(openness: Floats) -> NDArray[np.bool_]:
     """Which looks (n,) of one person show shut eyes."""
     if not len(openness):
         return np.zeros(0, bool)
-    usual = max(OPEN_LEAST, float(np.percentile(openness, 75)))
-    limit = max(min(SHUT, SHUT_SHARE * 0.3), min(SHUT_SHARE * usual, 0.19))
+    usual = float(np.percentile(openness, 80))  # holds as long as the eyes are open a fifth of the time
+    limit = float(np.clip(SHUT_SHARE * usual, *SHUT_LIMITS))
     return np.asarray(openness < limit)

@@ -40,13 +40,17 @@ RIGHT_EYE, LEFT_EYE = (33, 133), (263, 362)
 ACROSS = ((33, 263), (133, 362), (61, 291), (234, 454), (127, 356), (93, 323))  # mirror pairs, picture left to right
 FOREHEAD, CHIN = 10, 152  # the line between them is vertical in the canonical face to within 1 degree
 
-# An eye in its own width (canthus to canthus, about 30 mm): the eyeball's radius to the iris is 12 mm, and its centre lies
-# about 5 mm behind the line of the corners (people who look at the camera with heads turned by 8-12 degrees have their iris
-# 0.03 eye widths off the middle). The middle of the corners is not where the iris is on someone who looks straight ahead:
-# it is this much further from the nose and lower (three people looking at the camera: 0.11-0.16 and 0.04-0.07).
-EYE_GAIN = 30.0 / 12.0
-HEAD_GAIN = 5.0 / 12.0
-REST_OUT, REST_UP = 0.13, 0.05
+# Where an iris is, in widths of its eye, counted from the middle of the eye's corners (the mean of what both networks call
+# corners: the iris network's follow the iris, the mesh's jitter). On people who look into the lens it is not 0 but this much
+# further from the nose and higher (two real clips and a portrait: 0.05-0.08 and 0.03-0.07).
+REST_OUT, REST_UP = 0.065, 0.06
+REST_LEFT = 0.012  # and to the picture's left: mirrored copies of all three came out 2-5 degrees left too
+# Sine of the gaze per eye width. By anatomy 30 mm / 12 mm = 2.5, but the networks report only about 0.55 of the way an iris
+# really went (irises moved by 3 and 5 px in eyes 20 px wide came out 1.6 and 2.8 px off), so 2.5 / 0.55.
+EYE_GAIN = 4.5
+# Sine of the gaze per sine of the head's turn with the eyes at rest, to the side and up: the eyeball lies behind its corners,
+# so in a head turned by 10 degrees the iris of someone who still looks into the lens is 0.02-0.03 off; less when nodding.
+HEAD_GAIN = np.array([0.6, 0.3])
 
 
 class Face(NamedTuple):
@@ -182,8 +186,9 @@ class FaceFinder:
         for (outer, inner), mirrored in ((RIGHT_EYE, True), (LEFT_EYE, False)):
             lids, iris = self._eye(picture, points, outer, inner, mirrored)
             width = float(np.hypot(*(lids[8] - lids[0]))) or 1.0
-            shift = upright @ (iris - (lids[0] + lids[8]) / 2) * frontal / width
-            shifts.append(shift - (REST_OUT if mirrored else -REST_OUT, -REST_UP))
+            middle = (lids[0] + lids[8] + points[outer, :2] + points[inner, :2]) / 4
+            shift = upright @ (iris - middle) * frontal / width
+            shifts.append(shift - ((REST_OUT if mirrored else -REST_OUT) - REST_LEFT, -REST_UP))
             widths.append(width)
             openness.append(float(np.hypot(*(lids[10:15] - lids[2:7]).T).mean()) * frontal / width)
         weights = np.square(widths)  # a turned head shows one eye well and the other hardly
