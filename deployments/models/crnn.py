@@ -1,0 +1,121 @@
+"""The recogniser EasyOCR uses (a CRNN with CTC): which words a line of pixels says, and how surely.
+
+Source: network (`easyocr.model.vgg_model`), character sets (`easyocr.config`) and confidence from the easyocr package;
+weights english_g2.pth and its siblings (JaidedAI, Apache-2.0). EasyOCR pads all lines of a call to the widest one, and its
+dynamic int8 scales with the batch, so its answer depends on what else is read. Here a line is padded to a multiple of its
+own height and batched with equally wide ones, in fp32: its text is the same whatever it is read with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.media import FrameArray
+
+HEIGHT = 64  # pixels a line is scaled to, as the network was trained
+BATCH = 64
+LOW_CONFIDENCE = 0.1  # EasyOCR reads a line again with more contrast below this
+TARGET_CONTRAST = 0.5
+
+# easyocr.Reader picks one network for a list of languages; each of these also reads English.
+LATIN = "af az bs cs cy da de en es et fr ga hr hu id is it ku la lt lv mi ms mt nl no oc pi pl pt ro rs_latin sk sl sq sv sw tl tr uz vi"
+CYRILLIC = "ru rs_cyrillic be bg uk mn abq ady kbd ava dar inh che lbe lez tab tjk en"
+FAMILIES: dict[str, frozenset[str]] = {
+    "english_g2": frozenset({"en"}),
+    "latin_g2": frozenset(LATIN.split()),
+    "cyrillic_g2": frozenset(CYRILLIC.split()),
+    "zh_sim_g2": frozenset({"ch_sim", "en"}),
+    "japanese_g2": frozenset({"ja", "en"}),
+    "korean_g2": frozenset({"ko", "en"}),
+    "telugu_g2": frozenset({"te", "en"}),
+    "kannada_g2": frozenset({"kn", "en"}),
+}
+FILES = {  # easyocr.config's file names, known here without importing torch
+    **{family: f"{family}.pth" for family in FAMILIES},
+    "telugu_g2": "telugu.pth",
+    "kannada_g2": "kannada.pth",
+}
+
+
+def family_of(languages: Sequence[str]) -> str | None:
+    """The smallest family that reads all the languages, or None."""
+    return next((name for name, codes in FAMILIES.items() if set(languages) <= codes), None)
+
+
+class Crnn:
+    """One family's recogniser on one device."""
+
+    def __init__(self, weights: Path, family: str, device: str) -> None:
+        import torch
+        from easyocr.config import recognition_models
+        from easyocr.model.vgg_model import Model
+
+        self.characters = "\0" + recognition_models["gen2"][family]["characters"]  # 0 is CTC's blank
+        network = Model(1, 256, 256, len(self.characters))
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        network.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
+        self.net: Any = network.to(device).eval()
+        self.device = device
+        self.reads = 0
+
+    def texts(self, lines: Sequence[FrameArray]) -> list[tuple[str, float]]:
+        """Text and confidence (0-1) of each line, (h, w) uint8 grey of any size."""
+        self.reads += len(lines)
+        scaled = [_scaled(line) for line in lines]
+        first = self._read(scaled)
+        weak = [k for k, (_, sure) in enumerate(first) if sure < LOW_CONFIDENCE]
+        for k, again in zip(weak, self._read([_contrasted(scaled[k]) for k in weak]), strict=True):
+            first[k] = max(first[k], again, key=lambda reading: reading[1])
+        return first
+
+    def _read(self, scaled: Sequence[FrameArray]) -> list[tuple[str, float]]:
+        import torch
+
+        out: list[tuple[str, float]] = [("", 0.0)] * len(scaled)
+        widths: dict[int, list[int]] = {}
+        for k, line in enumerate(scaled):
+            widths.setdefault(math.ceil(line.shape[1] / HEIGHT) * HEIGHT, []).append(k)
+        for width, members in widths.items():
+            for i in range(0, len(members), BATCH):
+                part = members[i : i + BATCH]
+                x = np.empty((len(part), 1, HEIGHT, width), np.float32)
+                for row, k in zip(x, part, strict=True):
+                    n = scaled[k].shape[1]
+                    row[0, :, :n] = scaled[k] / 127.5 - 1
+                    row[0, :, n:] = row[0, :, n - 1 : n]
+                with torch.inference_mode():
+                    scores = torch.softmax(self.net(torch.from_numpy(x).to(self.device), None), 2).cpu().numpy()
+                for k, score in zip(part, scores, strict=True):
+                    out[k] = self._decoded(score)
+        return out
+
+    def _decoded(self, score: NDArray[np.float32]) -> tuple[str, float]:
+        """Greedy CTC of (steps, characters) probabilities; confidence as EasyOCR defines it."""
+        best, p = score.argmax(1), score.max(1)
+        kept = (best != 0) & np.concatenate([[True], best[1:] != best[:-1]])
+        text = "".join(self.characters[i] for i in best[kept])
+        letters = p[best != 0]
+        sure = float(letters.prod() ** (2 / math.sqrt(len(letters)))) if len(letters) else 0.0
+        return text, sure
+
+
+def _scaled(line: FrameArray) -> FrameArray:
+    import cv2
+
+    h, w = line.shape
+    size = (max(HEIGHT // 2, round(w * HEIGHT / h)), HEIGHT)
+    return np.asarray(cv2.resize(line, size, interpolation=cv2.INTER_AREA if h > HEIGHT else cv2.INTER_CUBIC), np.uint8)
+
+
+def _contrasted(line: FrameArray) -> FrameArray:
+    high, low = float(np.percentile(line, 90)), float(np.percentile(line, 10))
+    if (high - low) / max(10.0, high + low) >= TARGET_CONTRAST:
+        return line
+    stretched = np.clip((line.astype(np.float32) - low + 25) * (200 / max(10.0, high - low)), 0, 255)
+    return np.asarray(stretched, np.uint8)
