@@ -16,7 +16,8 @@ from pydantic import Field
 from deployments.analyzer import Analyzer, ClipContext, Needs, Options, Result, Timed, Window
 from deployments.media import AUDIO_RATE, Audio, Model
 from deployments.models.pitch import pitches
-from deployments.models.whisper import Heard, Language, Spoken, Whisper
+from deployments.models.voice import Spoken
+from deployments.models.whisper import Heard, Language, Whisper
 
 SENTENCE_ENDS = tuple(".?!。？！…।؟")  # noqa: RUF001
 CLAUSE_ENDS = tuple(",;:，、")  # noqa: RUF001

@@ -11,19 +11,17 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deployments.analyzer import ModelInfo
 from deployments.errors import AnalyzerError, WeightsMissing
 from deployments.media import AUDIO_RATE
+from deployments.models.voice import Samples, Span, Spoken, settle, to_hear, voiced
 from deployments.weights import cache_dir, locate, package_dir, package_version
-
-Samples = NDArray[np.float32]
 
 Language = Literal[
     "af", "am", "ar", "as", "az", "ba", "be", "bg", "bn", "bo", "br", "bs", "ca", "cs", "cy", "da", "de", "el", "en",
@@ -47,44 +45,36 @@ MEND = (
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """A word: seconds, its text with the space Whisper puts before it, probability 0-1."""
-
-    start: float
-    end: float
-    text: str
-    probability: float
-
-
-@dataclass(frozen=True)
 class Heard:
-    """What one clip says. language is None when nobody speaks. voiced: (start, end) seconds of each stretch of speech."""
+    """What one clip says. language is None when nobody speaks. voiced: seconds of each stretch of speech."""
 
     language: str | None
     language_probability: float | None
     words: tuple[Spoken, ...]
-    voiced: tuple[tuple[float, float], ...]
+    voiced: tuple[Span, ...]
 
 
 @dataclass(frozen=True)
 class _Window:
-    """Stretches of one clip's speech, joined. spans: (start, end) samples in the clip."""
+    """Stretches of one clip's speech, joined. spans: seconds in the clip. voiced: seconds in the window."""
 
     samples: Samples
-    spans: tuple[tuple[int, int], ...]
+    spans: tuple[Span, ...]
+    voiced: tuple[Span, ...]
 
     @property
     def seconds(self) -> float:
         return len(self.samples) / AUDIO_RATE
 
-    def clip_time(self, t: float, middle: float) -> float:
-        """Seconds in the clip of second t of the window, in the span that holds second `middle`."""
-        at = 0
+    def in_clip(self, word: Spoken) -> Spoken:
+        """The word with its times in the clip; the span its middle lies in decides."""
+        middle, at = (word.start + word.end) / 2, 0.0
         for start, end in self.spans:
-            if middle * AUDIO_RATE < at + end - start or (start, end) == self.spans[-1]:
-                return min(max(start, start + t * AUDIO_RATE - at), end) / AUDIO_RATE
+            if middle < at + end - start or (start, end) == self.spans[-1]:
+                first, last = (min(max(start, start + t - at), end) for t in (word.start, word.end))
+                return replace(word, start=first, end=last)
             at += end - start
-        return t
+        return word
 
 
 class Whisper:
@@ -110,11 +100,10 @@ class Whisper:
             raise AnalyzerError(
                 f"{self.info.name} does not speak {language!r}; leave the option `language` out or install a larger model."
             )
-        spans = _voiced(samples)
-        windows = _pack(samples, spans)
+        speaking = voiced(samples)
+        windows = _windows(samples, speaking)
         if not windows:
             return Heard(None, None, (), ())
-        voiced = tuple((a / AUDIO_RATE, b / AUDIO_RATE) for a, b in spans)
         size = BATCH[self.device]
         encoded = [(part, self._encode(part)) for part in (windows[i : i + size] for i in range(0, len(windows), size))]
         probability = 1.0
@@ -122,8 +111,8 @@ class Whisper:
             language, probability = self._language(encoded)
         words = [w for part, features in encoded for w in self._words(part, features, language)]
         if not words:
-            return Heard(None, None, (), voiced)
-        return Heard(language, probability, tuple(words), voiced)
+            return Heard(None, None, (), tuple(speaking))
+        return Heard(language, probability, tuple(words), tuple(speaking))
 
     def _encode(self, windows: Sequence[_Window]) -> Any:
         from faster_whisper.audio import pad_or_trim
@@ -178,23 +167,16 @@ class Whisper:
             ok = believable(tokenizer.decode(tokens), logprob, found.no_speech_prob)
             kept.append(tokens if ok else [])
         frames = [int(np.ceil(w.seconds * self.model.frames_per_second)) for w in windows]
+        aligned = self.model.find_alignment(tokenizer, kept, features, frames) if any(kept) else []
         words: list[Spoken] = []
-        for window, aligned in zip(
-            windows, self.model.find_alignment(tokenizer, kept, features, frames) if any(kept) else [], strict=False
-        ):
-            merge_punctuations(aligned, OPENING, CLOSING)
-            for word in aligned:
-                if word["word"].strip():
-                    start, end = float(word["start"]), float(word["end"])
-                    middle = (start + end) / 2
-                    words.append(
-                        Spoken(
-                            window.clip_time(start, middle),
-                            window.clip_time(end, middle),
-                            word["word"],
-                            float(word["probability"]),
-                        )
-                    )
+        for window, found in zip(windows, aligned, strict=False):
+            merge_punctuations(found, OPENING, CLOSING)
+            said = [
+                Spoken(float(w["start"]), float(w["end"]), w["word"], float(w["probability"]))
+                for w in found
+                if w["word"].strip()
+            ]
+            words += [window.in_clip(w) for w in settle(said, window.voiced)]
         return words
 
 
@@ -216,32 +198,27 @@ def believable(text: str, logprob: float, no_speech: float) -> bool:
     return not (no_speech > MOST_NO_SPEECH and logprob < LEAST_LOGPROB)
 
 
-def _voiced(samples: Samples) -> list[tuple[int, int]]:
-    """Stretches of speech, in samples, with PAD_S around them, none longer than a window (Silero VAD)."""
-    from faster_whisper.vad import VadOptions, get_speech_timestamps
-
-    if len(samples) < AUDIO_RATE // 10:
-        return []
-    options = VadOptions(
-        min_speech_duration_ms=100,
-        min_silence_duration_ms=500,
-        speech_pad_ms=round(PAD_S * 1000),
-        max_speech_duration_s=WINDOW_S - 1,
-    )
-    return [(int(s["start"]), int(s["end"])) for s in get_speech_timestamps(samples, options)]
-
-
-def _pack(samples: Samples, spans: Sequence[tuple[int, int]]) -> list[_Window]:
-    """The fewest windows of at most WINDOW_S that hold all spans in order."""
-    groups: list[list[tuple[int, int]]] = []
-    length = 0
-    for start, end in spans:
-        if not groups or length + end - start > WINDOW_S * AUDIO_RATE:
+def _windows(samples: Samples, speaking: Sequence[Span]) -> list[_Window]:
+    """The fewest windows of at most WINDOW_S that hold all speech in order, PAD_S of quiet kept around it."""
+    groups: list[list[Span]] = []
+    length = 0.0
+    for start, end in to_hear(speaking, len(samples) / AUDIO_RATE, PAD_S, WINDOW_S):
+        if not groups or length + end - start > WINDOW_S:
             groups.append([])
-            length = 0
+            length = 0.0
         groups[-1].append((start, end))
         length += end - start
-    return [_Window(np.concatenate([samples[a:b] for a, b in group]), tuple(group)) for group in groups]
+    return [_window(samples, group, speaking) for group in groups]
+
+
+def _window(samples: Samples, spans: Sequence[Span], speaking: Sequence[Span]) -> _Window:
+    inside: list[Span] = []
+    at = 0.0
+    for start, end in spans:
+        inside += [(max(a, start) - start + at, min(b, end) - start + at) for a, b in speaking if a < end and b > start]
+        at += end - start
+    joined = np.concatenate([samples[round(a * AUDIO_RATE) : round(b * AUDIO_RATE)] for a, b in spans])
+    return _Window(joined, tuple(spans), tuple(inside))
 
 
 def _threads() -> int:
