@@ -16,13 +16,14 @@ from pydantic import Field
 
 from deployments.analyzer import Analyzer, ClipContext, ModelInfo, Needs, Result, Stage, Timed, Window
 from deployments.analyzers.cut_analysis import CutResult
+from deployments.analyzers.eye_tracking import EyeResult
 from deployments.media import FloatArray, Model, View
 from deployments.models import global_motion
 from deployments.models.global_motion import UNKNOWN, Motion
 from deployments.models.movements import AXES, MovementKind, Span, movements, to_widths
+from deployments.models.shot_size import ShotSize, face_shares, size_spans
 from deployments.weights import package_version
 
-ShotSize = Literal["extreme_close_up", "close_up", "medium_close_up", "medium", "full", "wide", "unknown"]
 SpeedUnit = Literal["frame_widths_per_s", "frame_heights_per_s", "scale_per_s", "degrees_per_s"]
 UNITS: tuple[SpeedUnit, ...] = ("frame_widths_per_s", "frame_heights_per_s", "scale_per_s", "degrees_per_s")
 MOTION_STEP_S = 0.5  # the motion curve's step: 2 samples per second, as temporal_flow reads it
@@ -69,7 +70,7 @@ class CameraSummary(Model):
     mean_speed: float | None = Field(
         description="frame widths per second, mean over the known time; null when nothing is known"
     )
-    dominant_shot_size: ShotSize
+    dominant_shot_size: ShotSize = Field(description="the size that lasts longest; unknown when no face is seen")
 
 
 class CameraResult(Result):
@@ -84,7 +85,7 @@ class CameraAnalysis(Analyzer[CameraResult]):
     question = "How does the camera move, what shot size?"
     stage: ClassVar[Stage] = "medium"
     result = CameraResult
-    needs = Needs(view=View(8.0, short_side=180), window=64, context=1, depends=("cut_analysis",))
+    needs = Needs(view=View(8.0, short_side=180), window=64, context=1, depends=("cut_analysis", "eye_tracking"))
 
     def load(self, device: str) -> None:
         self.device = "cpu"  # OpenCV's trackers; a frame pair takes a few milliseconds
@@ -112,12 +113,13 @@ class CameraAnalysis(Analyzer[CameraResult]):
                 spans = movements(starts[mine], ends[mine], speeds[mine], factors)
                 found += stretched(spans, begin, end)
         segments = tuple(named(s) for s in found)
+        sizes = shot_sizes(clip.upstream.get("eye_tracking", EyeResult), clip.times, shots)
         curve = motion_curve(starts[inside], ends[inside], speeds[inside] * factors)
         return CameraResult(
             segments=segments,
             motion=curve,
-            shot_sizes=(),
-            summary=summary_of(segments, curve, clip.info.span),
+            shot_sizes=sizes,
+            summary=summary_of(segments, curve, sizes, clip.info.span),
             notes=clip.upstream.notes(),
         )
 
@@ -184,7 +186,28 @@ def motion_curve(starts: FloatArray, ends: FloatArray, v: FloatArray) -> tuple[M
     )
 
 
-def summary_of(segments: Sequence[Movement], curve: Sequence[MotionSample], span_s: float) -> CameraSummary:
+def shot_sizes(
+    eyes: EyeResult | None, times: FloatArray, shots: Sequence[tuple[float, float]]
+) -> tuple[ShotSizeSpan, ...]:
+    """The size of each shot by its largest face; empty when faces were not looked for."""
+    if eyes is None:
+        return ()
+    shares = face_shares(times, [(b.t, b.y1 - b.y0) for track in eyes.segments for b in track.boxes])
+    spans = []
+    for begin, end in shots:
+        mine = (times >= begin - 1e-3) & (times < end - 1e-3)
+        spans += size_spans(times[mine], shares[mine], begin, end)
+    return tuple(
+        ShotSizeSpan(
+            start=round(a, 3), end=round(b, 3), size=size, face_share=None if share is None else round(share, 3)
+        )
+        for a, b, size, share in spans
+    )
+
+
+def summary_of(
+    segments: Sequence[Movement], curve: Sequence[MotionSample], sizes: Sequence[ShotSizeSpan], span_s: float
+) -> CameraSummary:
     lasting: dict[MovementKind, float] = {}
     for s in segments:
         lasting[s.kind] = lasting.get(s.kind, 0.0) + s.end - s.start
@@ -195,6 +218,10 @@ def summary_of(segments: Sequence[Movement], curve: Sequence[MotionSample], span
     dominant: MovementKind = max(lasting, key=lambda k: lasting[k]) if lasting else "unknown"
     rated = [(s.stability, s.end - s.start) for s in segments if s.stability is not None]
     weight = sum(w for _, w in rated)
+    framed: dict[ShotSize, float] = {}
+    for span in sizes:
+        if span.size != "unknown":
+            framed[span.size] = framed.get(span.size, 0.0) + span.end - span.start
     return CameraSummary(
         dominant=dominant,
         dominant_share=round(min(1.0, lasting.get(dominant, total) / total), 3),
@@ -202,5 +229,5 @@ def summary_of(segments: Sequence[Movement], curve: Sequence[MotionSample], span
         unknown_share=round(min(1.0, unknown / total), 3) if segments else 1.0,
         stability=round(sum(s * w for s, w in rated) / weight, 3) if weight > 0 else None,
         mean_speed=round(float(np.mean([c.speed for c in curve])), 4) if curve else None,
-        dominant_shot_size="unknown",
+        dominant_shot_size=max(framed, key=lambda k: framed[k]) if framed else "unknown",
     )

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Gray = NDArray[np.uint8]
 
-CELLS = 12  # cells along the shorter side: 15 px at 180, the size of the tracker's patch, so cells see different things
+CELL = 15  # pixels; the size of the tracked patch, so that cells see different things
+FADE = 0.05  # contrast between frames that differs more is a change of light: fades of 2 s change it by 6 % in 1/8 s
 PATCH = (
     15  # pixels; side of the tracked patch. 11 lost blurred pans, 21 let static captions leak into the moving picture
 )
-LEVELS = 3  # pyramid levels above the full size
-MAX_DIM = (
-    2.0  # grey levels; a cell whose gradient is weaker than this in any direction is flat: noise and banding reach 1.2
-)
+HALO = 16  # grey levels that a detail may differ from its surroundings before it no longer counts towards them
+LEVELS = 1  # pyramid levels above the full size
+SHARP = 2.0  # of `detail`: noise of 2 grey levels reaches 1.1, photographs 5-20
+SOFT = 0.6  # of `detail` at quarter size, where noise is 4 times weaker but clouds and blurred walls still show
 BAR_RANGE = (
     12  # grey levels; rows or columns at the edge that vary less are letterbox bars (compression noise reaches 6)
 )
@@ -74,28 +75,40 @@ def picture_area(before: Gray, after: Gray) -> tuple[int, int, int, int]:
     return (top, bottom, left, right) if bottom - top > h // 5 and right - left > w // 5 else (0, h, 0, w)
 
 
-def corners(gray: Gray, area: tuple[int, int, int, int]) -> tuple[Floats, int]:
-    """The strongest corner of each cell that has one, (n, 2) float32 x, y, and how many cells there are."""
+def corners(gray: Gray) -> tuple[Floats, int]:
+    """The strongest corner of each cell that has one, (n, 2) float32 x, y, and how many cells there are.
+
+    Soft cells next to sharp things are left out: their patches would follow the caption beside them, not what they show.
+    """
     import cv2
 
-    top, bottom, left, right = area
-    cell = max(8, min(gray.shape) // CELLS)
-    rows, cols = (bottom - top) // cell, (right - left) // cell
+    h, w = gray.shape
+    rows, cols = h // CELL, w // CELL
     if rows < 2 or cols < 2:
         return np.zeros((0, 2), np.float32), 1
-    y0, x0 = top + (bottom - top - rows * cell) // 2, left + (right - left - cols * cell) // 2
-    # ksize 3 sums |gradient| x 4 and blocks x 25 / 255: undone so that the map is in grey levels per pixel.
-    strength = np.sqrt(np.maximum(cv2.cornerMinEigenVal(gray, 5, ksize=3), 0)) * 255 / 2
-    tiles = strength[y0 : y0 + rows * cell, x0 : x0 + cols * cell].reshape(rows, cell, cols, cell).swapaxes(1, 2)
-    flat = tiles.reshape(rows, cols, cell * cell)
+    sharp = detail(gray) / SHARP
+    quarter = np.asarray(cv2.resize(gray, (w // 4, h // 4), interpolation=cv2.INTER_AREA), np.uint8)
+    soft = np.asarray(cv2.resize(detail(quarter) / SOFT, (w, h)), np.float32)
+    soft[cv2.dilate(sharp, np.ones((PATCH, PATCH), np.uint8)) > 1] = 0
+    strength = np.maximum(sharp, np.minimum(soft, 1.5))
+    y0, x0 = (h - rows * CELL) // 2, (w - cols * CELL) // 2
+    tiles = strength[y0 : y0 + rows * CELL, x0 : x0 + cols * CELL].reshape(rows, CELL, cols, CELL).swapaxes(1, 2)
+    flat = tiles.reshape(rows, cols, CELL * CELL)
     best, peak = flat.argmax(axis=2), flat.max(axis=2)
-    r, c = np.nonzero(peak > MAX_DIM)
+    r, c = np.nonzero(peak > 1)
     at = best[r, c]
-    return np.stack([x0 + c * cell + at % cell, y0 + r * cell + at // cell], axis=1).astype(np.float32), rows * cols
+    return np.stack([x0 + c * CELL + at % CELL, y0 + r * CELL + at // CELL], axis=1).astype(np.float32), rows * cols
 
 
-def shifts(before: Gray, after: Gray, most: int = 3) -> list[tuple[int, int]]:
-    """Likely whole-picture shifts (x, y) in pixels, no shift first, by the peaks of the phase correlation at half size."""
+def detail(gray: Gray) -> Floats:
+    """(h, w) how much the picture varies around each pixel in the direction in which it varies least, about grey levels per pixel."""
+    import cv2
+
+    return np.asarray(np.sqrt(np.maximum(cv2.cornerMinEigenVal(gray, 5, ksize=3), 0)) * 255 / 2, np.float32)
+
+
+def shifts(before: Gray, after: Gray, most: int = 2) -> list[tuple[int, int]]:
+    """Likely whole-picture shifts (x, y) in pixels by the peaks of the phase correlation at half size."""
     import cv2
 
     h, w = before.shape[0] // 2, before.shape[1] // 2
@@ -107,7 +120,7 @@ def shifts(before: Gray, after: Gray, most: int = 3) -> list[tuple[int, int]]:
     cross = spectra[1] * np.conj(spectra[0])
     surface = np.fft.irfft2(cross / (np.abs(cross) + 1e-3 * float(np.abs(cross).max()) + 1e-9), s=(h, w))
     surface = cv2.GaussianBlur(surface.astype(np.float32), (3, 3), 0)
-    found = [(0, 0)]
+    found: list[tuple[int, int]] = []
     for _ in range(most):
         y, x = divmod(int(surface.argmax()), w)
         dx, dy = 2 * (x - w if x > w // 2 else x), 2 * (y - h if y > h // 2 else y)
@@ -119,23 +132,23 @@ def shifts(before: Gray, after: Gray, most: int = 3) -> list[tuple[int, int]]:
 
 
 def starts(before: Gray, after: Gray, points: Floats) -> Floats:
-    """Where to begin looking for each point: moved by the candidate shift under which its neighbourhood differs least."""
+    """Where to begin looking for each point: of no motion, a coarse dense flow (Kroeger et al. 2016) and the whole-picture
+    shifts, the one under which its neighbourhood differs least."""
     import cv2
 
     h, w = before.shape
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST).calc(before, after, None)
     x, y = points[:, 0].astype(int), points[:, 1].astype(int)
-    candidates = shifts(before, after)
-    costs = np.empty((len(candidates), len(points)), np.float32)
-    for k, (dx, dy) in enumerate(candidates):
-        matrix = np.array([[1, 0, -dx], [0, 1, -dy]], np.float32)
-        moved = cv2.warpAffine(after, matrix, (w, h), borderMode=cv2.BORDER_REPLICATE)
-        cost = cv2.blur(cv2.absdiff(before, moved), (PATCH, PATCH))
-        costs[k] = cost[y, x]
-        outside = (x + dx < 0) | (x + dx >= w) | (y + dy < 0) | (y + dy >= h)
-        costs[k][outside] = 255
-    costs[0] -= 1  # of equal fits, no motion
-    chosen = np.array(candidates, np.float32)[costs.argmin(axis=0)]
-    return np.asarray(points + chosen, np.float32)
+    tried = [np.zeros((h, w, 2), np.float32), flow, *(np.full((h, w, 2), s, np.float32) for s in shifts(before, after))]
+    grid = np.stack(np.meshgrid(np.arange(w), np.arange(h)), axis=2).astype(np.float32)
+    costs = np.empty((len(tried), len(points)), np.float32)
+    for k, field in enumerate(tried):
+        moved = cv2.remap(after, grid + field, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        costs[k] = cv2.blur(cv2.absdiff(before, moved), (2 * PATCH - 1, 2 * PATCH - 1))[y, x]
+        to = points + field[y, x]
+        costs[k, (to[:, 0] < 0) | (to[:, 0] >= w) | (to[:, 1] < 0) | (to[:, 1] >= h)] = 255
+    best = costs.argmin(axis=0)
+    return np.asarray(points + np.stack([f[y, x] for f in tried])[best, np.arange(len(points))], np.float32)
 
 
 def track(before: Gray, after: Gray, points: Floats, begin: Floats) -> tuple[Floats, NDArray[np.bool_]]:
@@ -147,6 +160,7 @@ def track(before: Gray, after: Gray, points: Floats, begin: Floats) -> tuple[Flo
         "maxLevel": LEVELS,
         "criteria": (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.02),
         "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
+        "minEigThreshold": 1e-6,
     }
     there, seen, _ = cv2.calcOpticalFlowPyrLK(before, after, points, begin.copy(), **how)
     back, again, _ = cv2.calcOpticalFlowPyrLK(after, before, there, (points + there - begin).copy(), **how)
@@ -236,12 +250,14 @@ def camera_layer(points: Floats, moved: Floats, shape: tuple[int, int]) -> tuple
 
 def motion_between(before: Gray, after: Gray) -> Motion:
     """Motion of the picture from one (h, w) uint8 frame to the next; UNKNOWN when too little can be tracked or agrees."""
+    full_h, full_w = before.shape
+    top, bottom, left, right = picture_area(before, after)
+    before, after = before[top:bottom, left:right], after[top:bottom, left:right]
     h, w = before.shape
-    after = same_light(before, after)
-    area = picture_area(before, after)
-    points, cells = corners(before, area)
+    points, cells = corners(before)
     if len(points) < max(MIN_POINTS, MIN_AREA * cells):
         return UNKNOWN
+    before, after = flattened(before, after)
     moved, good = track(before, after, points, starts(before, after, points))
     layer = camera_layer(points[good], moved[good], (h, w)) if good.sum() >= MIN_POINTS else None
     if layer is not None and good.sum() < 0.7 * len(points):
@@ -257,15 +273,29 @@ def motion_between(before: Gray, after: Gray) -> Motion:
     log_scale, turn = float(np.log(max(scale, 1e-6))), float(np.degrees(np.arctan2(model[1, 0], model[0, 0])))
     if support < MIN_SUPPORT or abs(log_scale) > MAX_LOG_SCALE or abs(turn) > MAX_ROLL:
         return UNKNOWN
-    centre = np.array([[w / 2, h / 2]], np.float32)
+    centre = np.array([[full_w / 2 - left, full_h / 2 - top]], np.float32)
     dx, dy = (predicted(model, centre) - centre)[0]
-    return Motion(float(dx) / w, float(dy) / h, log_scale, turn, support)
+    return Motion(float(dx) / full_w, float(dy) / full_h, log_scale, turn, support)
 
 
-def same_light(before: Gray, after: Gray) -> Gray:
-    """`after` with the brightness and contrast of `before`, because the tracker compares grey levels and fades change them."""
-    b, a = before.astype(np.float32), after.astype(np.float32)
-    gain = float(np.clip((b.std() + 1) / (a.std() + 1), 0.5, 2.0))
-    if abs(gain - 1) < 0.03 and abs(float(b.mean() - a.mean())) < 3:
-        return after
-    return np.asarray(np.clip((a - a.mean()) * gain + b.mean(), 0, 255), np.uint8)
+def flattened(before: Gray, after: Gray) -> tuple[Gray, Gray]:
+    """Both pictures as difference from their surroundings, doubled around 128, with the contrast of the first.
+
+    The tracker compares grey levels, which exposure, fades and flicker change. On a soft picture one grey level is worth
+    two pixels of motion, so whole-picture means (which a pan changes too) must not be matched: surroundings are.
+    """
+    b, a = (g - surroundings(g) for g in (before, after))
+    gain = float(np.clip((b.std() + 0.1) / (a.std() + 0.1), 0.5, 2.0))
+    gain = gain if abs(gain - 1) > FADE else 1.0
+    b, a = np.clip(2 * b + 128.5, 0, 255), np.clip(2 * gain * a + 128.5, 0, 255)
+    return b.astype(np.uint8), a.astype(np.uint8)
+
+
+def surroundings(gray: Gray) -> Floats:
+    """(h, w) mean around each pixel with bright and dark details clipped, so that lettering throws no halo that stands still with it."""
+    import cv2
+
+    size = (2 * PATCH + 1, 2 * PATCH + 1)
+    values = gray.astype(np.float32)
+    mean = cv2.blur(values, size)
+    return np.asarray(cv2.blur(np.clip(values, mean - HALO, mean + HALO), size), np.float32)
