@@ -5,6 +5,8 @@ the mediapipe 0.10.14 package, run by LiteRT (deployments/models/mediapipe_faces
 Directions are the VIEWER's: "left" is towards the picture's left edge, whichever eye or side of the person that is.
 The picture is looked at 8 times a second, searched anew 4 times. A blink lasts 0.1-0.4 s with the lids down for about half of
 that, so at 8 looks a second most are seen and the shortest can fall between two; at 4 it was every second one.
+Directions to the side are sure from about 20 degrees on; up and down are told only when strong, as lids hide the iris.
+Drawn faces that look human are found like real ones. Cost: 0.09 CPU seconds per video second without faces, 0.22 with one.
 """
 
 from __future__ import annotations
