@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import psutil
-from ray import serve
 
 from deployments.analyzer import Analyzer, ClipContext, Options, Upstream, Window, discover, windows_of
+from deployments.batching import FrameBatcher
 from deployments.errors import AnalyzerError, DeviceBroken, InputMissing, WeightsMissing
 from deployments.media import AUDIO_RATE, Audio, AudioInfo, Clip, ClipInfo, Frames, Segment
 from deployments.messages import Answer, Decoded, Part, ReplicaState
@@ -51,10 +51,6 @@ class _Done:
     error: Exception | None
     queue_ms: float
     compute_ms: float
-
-
-def _frames_in(jobs: list[_Job]) -> int:
-    return sum(max(1, len(job)) for job in jobs)
 
 
 def status_of(error: Exception) -> Status:
@@ -99,20 +95,25 @@ class AnalyzerReplica:
         self.name = name
         self.analyzer = (analyzer_class or discover()[name])()
         self.analyzer.device = device
-        self.batch_frames = DEFAULT_BATCH_FRAMES
         self.memory_frames: int | None = None  # batches over this many frames ran out of GPU memory
         self.unavailable: str | None = None
         self.broken: str | None = None
         self.last_error: str | None = None
         self.batches = self.mixed_batches = 0
-        self._lock = asyncio.Lock()
+        self._batcher: FrameBatcher[_Job, _Done] = FrameBatcher(self._run_batch, len, DEFAULT_BATCH_FRAMES)
         limit_threads(threads)
         began = time.perf_counter()
         try:
             self.analyzer.load(device)
-            self._warm_up()
         except WeightsMissing as error:
             self.unavailable = error.detail
+        except Exception as error:  # costs this analyzer's key of every report, not the service
+            if is_device_lost(error):
+                raise
+            log.exception("could not be loaded", extra={"analyzer": name})
+            self.unavailable = f"{name} could not be loaded: {reason_of(error)}. The service's log has the trace."
+        else:
+            self._warm_up()
         self.load_s = time.perf_counter() - began
         log.info(
             "loaded",
@@ -126,9 +127,8 @@ class AnalyzerReplica:
             raise ValueError(
                 f"{self.name}: unknown user_config keys {sorted(unknown)}; known: batch_frames, batch_wait_s"
             )
-        self.batch_frames = int(user_config.get("batch_frames", DEFAULT_BATCH_FRAMES))
-        self._batched.set_max_batch_size(self.batch_frames)  # type: ignore[attr-defined]
-        self._batched.set_batch_wait_timeout_s(float(user_config.get("batch_wait_s", DEFAULT_BATCH_WAIT_S)))  # type: ignore[attr-defined]
+        self._batcher.max_frames = int(user_config.get("batch_frames", DEFAULT_BATCH_FRAMES))
+        self._batcher.wait_s = float(user_config.get("batch_wait_s", DEFAULT_BATCH_WAIT_S))
 
     async def predict(
         self, clip: Clip | None, audio: Audio | None, info: ClipInfo, upstream: Upstream, options: Options, request: str
@@ -150,9 +150,9 @@ class AnalyzerReplica:
             return Part("unavailable", self.unavailable, decoded=decoded)
         if needs.audio and audio is None and needs.view is None:
             return Part("skipped", "The clip has no sound.", decoded=decoded)
-        windows = windows_of(needs, info, clip, audio, upstream, options, limit=self.batch_frames)
+        windows = windows_of(needs, info, clip, audio, upstream, options, limit=self._batcher.max_frames)
         now = time.perf_counter()
-        done: Sequence[_Done] = await asyncio.gather(*(self._batched(_Job(w, request, now)) for w in windows))
+        done: Sequence[_Done] = await asyncio.gather(*(self._batcher.submit(_Job(w, request, now)) for w in windows))
         queue_ms, compute_ms = sum(d.queue_ms for d in done), sum(d.compute_ms for d in done)
         for d in done:
             if d.error is not None:
@@ -200,34 +200,30 @@ class AnalyzerReplica:
         """Called by Serve. Raising makes Serve replace this replica."""
         if self.broken:
             raise DeviceBroken(self.broken)
-        if self.analyzer.device == "cuda" and not self._lock.locked():
+        if self.analyzer.device == "cuda" and not self._batcher.busy:
             try:
                 await asyncio.wait_for(asyncio.to_thread(_touch_gpu), timeout=20)
             except Exception as error:
                 self.broken = f"the GPU did not answer a tiny operation: {reason_of(error)}"
                 raise DeviceBroken(self.broken) from error
 
-    @serve.batch(
-        max_batch_size=DEFAULT_BATCH_FRAMES, batch_wait_timeout_s=DEFAULT_BATCH_WAIT_S, batch_size_fn=_frames_in
-    )
-    async def _batched(self, jobs: list[_Job]) -> list[_Done]:
-        """Windows of any requests, at most batch_frames frames together. Frames of different shapes do not stack."""
+    async def _run_batch(self, jobs: list[_Job]) -> list[_Done]:
+        """Compute windows of any requests off the event loop. Frames of different shapes do not stack: one call a shape."""
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for i, job in enumerate(jobs):
             groups[() if job.window.frames is None else job.window.frames.pixels.shape[1:]].append(i)
-        done: list[_Done | None] = [None] * len(jobs)
+        done: dict[int, _Done] = {}
         self.batches += 1
         self.mixed_batches += len({job.request for job in jobs}) > 1
-        async with self._lock:
-            for indices in groups.values():
-                began = time.perf_counter()
-                answers = await asyncio.to_thread(self._compute, [jobs[i].window for i in indices])
-                share = _ms_since(began) / len(indices)
-                for i, answer in zip(indices, answers, strict=True):
-                    error = answer if isinstance(answer, Exception) else None
-                    outputs = [] if isinstance(answer, Exception) else answer
-                    done[i] = _Done(outputs, error, (began - jobs[i].queued_at) * 1000, share)
-        return [d for d in done if d is not None]
+        for indices in groups.values():
+            began = time.perf_counter()
+            answers = await asyncio.to_thread(self._compute, [jobs[i].window for i in indices])
+            share = _ms_since(began) / len(indices)
+            for i, answer in zip(indices, answers, strict=True):
+                error = answer if isinstance(answer, Exception) else None
+                outputs = [] if isinstance(answer, Exception) else answer
+                done[i] = _Done(outputs, error, (began - jobs[i].queued_at) * 1000, share)
+        return [done[i] for i in range(len(jobs))]
 
     def _compute(self, windows: list[Window]) -> list[list[Any] | Exception]:
         """predict() over the windows; on an error each window is tried alone, so that it costs only the one that has it."""
@@ -284,10 +280,10 @@ class AnalyzerReplica:
             if windows:
                 try:
                     self.analyzer.predict(windows)
-                except WeightsMissing:
-                    raise
-                except AnalyzerError as error:
-                    log.info("warm-up", extra={"analyzer": self.name, "reason": error.detail})
+                except Exception as error:  # a blank frame may be refused; a clip's outcome says what is wrong
+                    if is_device_lost(error):
+                        raise
+                    log.info("warm-up", extra={"analyzer": self.name, "reason": reason_of(error)})
 
 
 def blank_info(width: int, height: int) -> ClipInfo:

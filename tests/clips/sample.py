@@ -44,9 +44,7 @@ TRUTH = Truth()
 def _shots(k: int) -> draw.Picture:
     t = k / FPS
     if t < 4.0:
-        return draw.camera(
-            draw.fit(draw.photo("astronaut"), 1560, 1560), WIDTH, HEIGHT, x=-80, y=-120, zoom=1.08**t
-        )
+        return draw.camera(draw.fit(draw.photo("astronaut"), 1560, 1560), WIDTH, HEIGHT, x=-80, y=-120, zoom=1.08**t)
     if t < 8.0:
         return draw.camera(draw.fit(draw.photo("coffee"), 1920, 1280), WIDTH, HEIGHT, x=(t - 6.0) * 0.12 * WIDTH)
     cat = draw.fit(draw.photo("chelsea"), WIDTH, HEIGHT)

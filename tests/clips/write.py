@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 AUDIO_RATE = 48_000
-TIME_BASE = Fraction(1, 90_000)
+TIME_BASE = Fraction(1, 60_000)  # MPEG-4 allows no denominator over 65,535
 
 
 def write(
