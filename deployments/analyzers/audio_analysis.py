@@ -12,12 +12,15 @@ import numpy as np
 from pydantic import Field
 
 from deployments.analyzer import Analyzer, ClipContext, ModelInfo, Needs, Result, Timed, Window
-from deployments.media import Audio, ClipInfo, Model
-from deployments.models import loudness, soundscape
+from deployments.media import Audio, Model
+from deployments.models import loudness, rhythm, soundcheck, soundscape, tonality
 
-Kind = Literal["speech", "music", "noise", "silence", "other"]
+Kind = soundscape.Kind
 Tonic = Literal["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"]
 CURVE_STEP_S = 0.5
+TOO_SHORT = (
+    "The sound lasts under 0.4 s, the shortest stretch whose loudness EBU R 128 defines; its peaks are given instead."
+)
 
 
 class LoudnessSample(Model):
@@ -38,11 +41,11 @@ class Key(Model):
 
 
 class Spectrum(Model):
-    """Mean over the frames that are not silent."""
+    """Means over the frames that are not silent; the first three weigh by magnitude, the shares by power."""
 
     centroid_hz: float
     bandwidth_hz: float = Field(description="spread around the centroid")
-    rolloff_hz: float = Field(description="85 % of the power lies below")
+    rolloff_hz: float = Field(description="85 % of the magnitude lies below")
     low: float = Field(description="share of the power below 250 Hz")
     middle: float = Field(description="share of the power from 250 to 2000 Hz")
     high: float = Field(description="share of the power from 2000 to 6000 Hz")
@@ -92,29 +95,38 @@ class AudioAnalysis(Analyzer[AudioResult]):
     def load(self, device: str) -> None:
         self.device = device
         self.vad, found = soundscape.load_vad()
-        self.model = ModelInfo(name="Silero VAD + BS.1770", source=found.source, detail=found.detail)
+        self.model = ModelInfo(name="Silero VAD, BS.1770", source=found.source, detail=found.detail)
+        self._heard(_empty(), 0.0, 0.0)  # imports scipy now, not at the first request
 
     def predict(self, windows: Sequence[Window]) -> list[list[Any]]:
-        return [[self._heard(w.heard, w.info)] for w in windows]
+        return [[self._heard(w.heard, w.info.start, w.info.end)] for w in windows]
 
-    def _heard(self, audio: Audio, info: ClipInfo) -> AudioResult:
+    def _heard(self, audio: Audio, start: float, end: float) -> AudioResult:
+        """The answer for start to end seconds of this sound."""
         rate = audio.native_rate
-        native = audio.native[max(0, round(info.start * rate)) : round(info.end * rate)]
-        mono = audio.between(info.start, info.end)
+        native = audio.native[max(0, round(start * rate)) : max(0, round(end * rate))]
+        mono = audio.between(start, end)
         loud = loudness.measure(native, rate)
-        stretches = soundscape.stretches(mono, soundscape.speech_probability(self.vad, mono))
-        segments = tuple(
-            AudioSegment(
-                start=round(info.start + a, 3),
-                end=round(info.start + b, 3),
-                kind=kind,
-                lufs=_db(loudness.level(loud.hops, a, b)),
-            )
-            for a, b, kind in stretches
+        mel = rhythm.mel_frames(mono)
+        strength = rhythm.strength(mel)
+        beat = rhythm.rhythm(strength)
+        spoken = soundscape.speech_probability(self.vad, mono)
+        power = soundcheck.frame_power(mono, soundscape.FRAME)
+        runs = soundscape.speech_runs(spoken)
+        found = soundscape.stretches(
+            power, soundscape.band_levels(mel, len(power)), tonality.lines(mono), runs, beat.beats
         )
+        music = soundscape.flags(found, len(power), music=True)
+        track = (audio.start - start, audio.end - start)
+        noise = soundcheck.noise(power, *soundscape.front_and_pauses(found, spoken, music, track))
+        key = tonality.key(tonality.chroma(mono), music[:: tonality.CHROMA_HOP // soundscape.FRAME])
+        shape = soundcheck.spectrum(native, rate)
+        length = len(mono) / soundscape.RATE
+        segments = tuple(_segment(s, loud.hops, start, length) for s in found)
         return AudioResult(
             segments=segments,
             summary=summary_of(segments),
+            notes=() if loud.integrated is not None or length >= 0.4 else (TOO_SHORT,),
             integrated_lufs=_db(loud.integrated),
             loudness_range_lu=_db(loud.range_lu),
             max_momentary_lufs=_db(loud.max_momentary),
@@ -122,27 +134,55 @@ class AudioAnalysis(Analyzer[AudioResult]):
             true_peak_dbtp=_db(loud.true_peak),
             sample_peak_dbfs=_db(loud.sample_peak),
             loudness_curve=tuple(
-                LoudnessSample(t=round(info.start + k * CURVE_STEP_S, 3), lufs=_db(value))
+                LoudnessSample(t=round(start + k * CURVE_STEP_S, 3), lufs=_db(value))
                 for k, value in enumerate(loudness.curve(loud.hops, CURVE_STEP_S))
             ),
-            tempo_bpm=None,
-            tempo_confidence=0.0,
-            beats=(),
-            key=None,
-            onsets=(),
-            spectrum=None,
-            clipping_share=0.0,
-            snr_db=None,
-            noise_floor_dbfs=None,
-            stereo_width=None,
+            tempo_bpm=None if beat.bpm is None else round(beat.bpm, 1),
+            tempo_confidence=round(beat.confidence, 3),
+            beats=tuple(round(start + t, 3) for t in beat.beats.tolist()),
+            key=None
+            if key is None
+            else Key(tonic=key.tonic, mode="minor" if key.minor else "major", confidence=round(key.confidence, 3)),
+            onsets=tuple(round(start + k / rhythm.FPS, 3) for k in rhythm.onsets(strength).tolist()),
+            spectrum=None if shape is None else _spectrum(shape),
+            clipping_share=round(soundcheck.clipping(native, rate), 5),
+            snr_db=_db(noise.snr_db),
+            noise_floor_dbfs=_db(noise.floor_dbfs),
+            stereo_width=_share(soundcheck.stereo_width(native, rate)),
         )
 
     def summarize(self, outputs: Sequence[Any], clip: ClipContext) -> AudioResult:
-        if outputs:
-            result: AudioResult = outputs[0]
-            return result
-        empty = Audio(np.zeros(0, np.float32), np.zeros((0, 1), np.float32), 48_000, 0.0, 0.0)
-        return self._heard(empty, clip.info)
+        """One window holds the whole sound, so its output is the answer."""
+        result: AudioResult = outputs[0] if outputs else self._heard(_empty(), 0.0, 0.0)
+        return result
+
+
+def _empty() -> Audio:
+    return Audio(np.zeros(0, np.float32), np.zeros((0, 1), np.float32), 48_000, 0.0, 0.0)
+
+
+def _segment(s: soundscape.Stretch, hops: loudness.Floats, offset: float, length: float) -> AudioSegment:
+    a, b = s.start * soundscape.FRAME_S, min(length, s.stop * soundscape.FRAME_S)
+    return AudioSegment(
+        start=round(offset + a, 3),
+        end=round(offset + b, 3),
+        kind=s.kind,
+        over_music=s.under,
+        lufs=_db(loudness.level(hops, a, b)),
+    )
+
+
+def _spectrum(shape: soundcheck.Shape) -> Spectrum:
+    low, middle, high, air = (round(share, 4) for share in shape.bands)
+    return Spectrum(
+        centroid_hz=round(shape.centroid, 1),
+        bandwidth_hz=round(shape.bandwidth, 1),
+        rolloff_hz=round(shape.rolloff, 1),
+        low=low,
+        middle=middle,
+        high=high,
+        air=air,
+    )
 
 
 def summary_of(segments: Sequence[AudioSegment]) -> AudioSummary:
@@ -160,6 +200,10 @@ def summary_of(segments: Sequence[AudioSegment]) -> AudioSummary:
         silence_share=round(lasts["silence"] / total, 3),
         other_share=round(lasts["other"] / total, 3),
     )
+
+
+def _share(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 def _db(value: float | None) -> float | None:

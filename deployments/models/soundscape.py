@@ -1,23 +1,54 @@
 """Which stretches of a clip are speech, music, noise, silence.
 
 Speech: Silero VAD (github.com/snakers4/silero-vad, MIT), its sequence ONNX file, as the `silero-vad` package carries it.
+Music: tones that are held and change (models/tonality.py), or a regular beat (models/rhythm.py). A held tone that never changes,
+such as a horn or a hum, is `other`; so is all that fits nothing else.
 """
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.models import rhythm, soundcheck, tonality
 from deployments.weights import Located, locate
 
 Kind = Literal["speech", "music", "noise", "silence", "other"]
 Samples = NDArray[np.float32]
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
 RATE = 16_000
 FRAME, CONTEXT = 512, 64  # samples the VAD sees at once, and before
+FRAME_S = FRAME / RATE
 BLOCK = 512  # frames per call: 16 s
+SPEECH_ON, SPEECH_OFF = 0.5, 0.35  # Silero's own thresholds
+JOIN_S = 0.7  # pauses of speech up to here belong to it: sentence ends of a synthesiser and of jfk last 0.3 to 0.65 s
+LEAST_SPEECH_S = 0.5  # shorter is a bark, or a sung vowel that the VAD takes for a word (dog and song: at most 0.3 s)
+LEAST_SILENCE_S = 0.5
+SPLIT_DB = 6.0  # mean change of the 24 band levels between the second before and the second after
+LEAST_S = 0.8  # a stretch shorter than this has its neighbour's kind: held tones cannot be told in it
+# `tonality.held` in blocks of 2 s: noise, applause, claps, birds up to 1.7; 16 espeak voices and jfk at most 2.9, on the median 1.5;
+# songs with chords or bass on the median 4.5, 19 of 20 blocks over 3. Drums alone have 1 to 3.4: their beat tells.
+HELD, HELD_UNDER_SPEECH = 2.4, 3.2
+CHANGES = 0.15  # cosine distance of the tones of two seconds in a row; a car horn stays below 0.05, chord changes are over 0.3
+GUARD = 3  # frames between speech and what counts as its pause: consonants and echoes at its edges
+NEAR_S = 3.0  # noise further from the speech may be another scene's
+NOISE_HELD, NOISE_SPREAD_DB = 1.8, 2.0  # noise has no tones, and its level keeps
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Frames start to stop (32 ms each). under: whether music plays under this speech."""
+
+    start: int
+    stop: int
+    kind: Kind
+    under: bool = False
 
 
 def load_vad() -> tuple[Any, Located]:
@@ -53,12 +84,195 @@ def speech_probability(vad: Any, mono: Samples) -> NDArray[np.float32]:
     return out
 
 
-def stretches(mono: Samples, speech: NDArray[np.float32]) -> list[tuple[float, float, Kind]]:
-    """(start, end, kind) without gaps from 0 to the end, seconds."""
-    total = len(mono) / RATE
-    loud = np.array([float(np.sqrt(np.mean(mono[i : i + FRAME] ** 2))) for i in range(0, len(mono), FRAME)])
-    kinds = np.where(speech > 0.5, "speech", np.where(loud < 1e-3, "silence", "other"))
-    edges = [0, *(np.flatnonzero(kinds[1:] != kinds[:-1]) + 1).tolist(), len(kinds)]
-    return [
-        (a * FRAME / RATE, min(total, b * FRAME / RATE), kinds[a].item()) for a, b in itertools.pairwise(edges) if b > a
-    ]
+def speech_runs(probability: NDArray[np.float32]) -> list[tuple[int, int]]:
+    """[start, stop) frames of speech, short pauses included."""
+    raw: list[tuple[int, int]] = []
+    begun: int | None = None
+    for k, p in enumerate(probability.tolist()):
+        if begun is None and p >= SPEECH_ON:
+            begun = k
+        elif begun is not None and p < SPEECH_OFF:
+            raw.append((begun, k))
+            begun = None
+    if begun is not None:
+        raw.append((begun, len(probability)))
+    joined: list[tuple[int, int, int]] = []  # start, stop, voiced frames
+    for a, b in raw:
+        if joined and (a - joined[-1][1]) * FRAME_S < JOIN_S:
+            joined[-1] = (joined[-1][0], b, joined[-1][2] + b - a)
+        else:
+            joined.append((a, b, b - a))
+    return [(a, b) for a, b, voiced in joined if voiced * FRAME_S >= LEAST_SPEECH_S]
+
+
+def stretches(
+    power: Floats, bands: Floats, peaks: Flags, speech: list[tuple[int, int]], beats: Floats
+) -> list[Stretch]:
+    """The clip cut into stretches without gaps.
+
+    power: (n,) mean square per 32 ms. bands: (n, b) levels in dB. peaks: (n, bins) of tonality.lines. speech: of speech_runs.
+    beats: seconds.
+    """
+    silent = _long_runs(soundcheck.dbfs(power) < soundcheck.SILENT_DBFS, round(LEAST_SILENCE_S / FRAME_S))
+    label = np.where(silent, 1, 0)
+    for a, b in speech:
+        label[a:b] = 2
+    out: list[Stretch] = []
+    for a, b in _runs(label):
+        if label[a] == 1:
+            out.append(Stretch(a, b, "silence"))
+        elif label[a] == 2:
+            out.append(Stretch(a, b, "speech", _music_under(peaks[a:b], a, b, beats)))
+        else:
+            cuts = [a, *(a + c for c in _changes(bands[a:b])), b]
+            out += [Stretch(c, d, _kind(power, peaks, c, d, beats)) for c, d in itertools.pairwise(cuts)]
+    return _merged(_without_scraps(out))
+
+
+def flags(found: list[Stretch], count: int, *, music: bool) -> Flags:
+    """(count,) the frames in which music is heard, or (music=False) those of every kind of foreground."""
+    out = np.zeros(count, bool)
+    for s in found:
+        out[s.start : s.stop] = s.kind == "music" or s.under if music else s.kind not in ("silence", "noise")
+    return out
+
+
+def front_and_pauses(
+    found: list[Stretch], speech: NDArray[np.float32], music: Flags, track: tuple[float, float]
+) -> tuple[Flags, Flags]:
+    """Frames of the foreground and frames in which only noise is heard, for soundcheck.noise.
+
+    The foreground is speech if there is any; then noise is what is heard in its pauses and close to it. Otherwise it is all that
+    is neither silent nor noise. track: seconds from where to where the clip has sound at all.
+    """
+    count = len(speech)
+    at = np.arange(count)
+    inside = (at >= track[0] / FRAME_S) & (at + 1 <= track[1] / FRAME_S)
+    front = np.zeros(count, bool)
+    for s in found:
+        if s.kind == "speech":
+            front[s.start : s.stop] = True
+    if front.any():
+        voiced = front & (speech >= SPEECH_ON)
+        pause = ~_grown(speech > 0.3, GUARD) & _grown(front, round(NEAR_S / FRAME_S)) & ~music & inside
+        return voiced, pause
+    front = flags(found, count, music=False)
+    return front, ~_grown(front, GUARD) & inside
+
+
+def _grown(flag: Flags, by: int) -> Flags:
+    """Each run longer by `by` frames at both ends."""
+    total = np.concatenate([[0], np.cumsum(flag)])
+    at = np.arange(len(flag))
+    grown: Flags = total[np.minimum(len(flag), at + by + 1)] > total[np.maximum(0, at - by)]
+    return grown
+
+
+def band_levels(mel: NDArray[np.float32], count: int) -> Floats:
+    """(count, 24) dB per 32 ms, from rhythm.mel_frames' 10 ms; at least 60 dB below the loudest."""
+    edges = np.minimum(np.round(np.arange(count) * FRAME / rhythm.HOP).astype(np.int64) + rhythm.LAG, len(mel) - 1)
+    if not count:
+        return np.zeros((0, rhythm.BANDS // 2))
+    pairs = mel[:, ::2] + mel[:, 1::2]
+    sums = np.add.reduceat(pairs, edges, axis=0) / np.maximum(1, np.diff(edges, append=len(mel)))[:, None]
+    levels: Floats = 10 * np.log10(sums + 1e-6 * float(sums.max()) + 1e-9).astype(np.float64)
+    return levels
+
+
+def _music_under(peaks: Flags, start: int, stop: int, beats: Floats) -> bool:
+    return _steady_tones(peaks) >= HELD_UNDER_SPEECH or _beaten(start, stop, beats) > 0.6
+
+
+def _kind(power: Floats, peaks: Flags, start: int, stop: int, beats: Floats) -> Kind:
+    """Of a stretch that is neither silent nor speech."""
+    tones = _steady_tones(peaks[start:stop])
+    if _beaten(start, stop, beats) > 0.5 or (tones >= HELD and _tones_change(peaks[start:stop])):
+        return "music"
+    level = soundcheck.dbfs(power[start:stop])
+    return "noise" if float(level.std()) < NOISE_SPREAD_DB and tones < NOISE_HELD else "other"
+
+
+def _steady_tones(peaks: Flags) -> float:
+    """Median of tonality.held over blocks of 2 s."""
+    size = tonality.BLOCK
+    starts = range(0, max(1, len(peaks) - size + 1), size // 4)
+    return float(np.median([tonality.held(peaks[s : s + size]) for s in starts]))
+
+
+def _tones_change(peaks: Flags) -> bool:
+    """Whether the held tones of some second differ from those of the second before."""
+    second = round(1 / FRAME_S)
+    shares = [peaks[s : s + second].mean(axis=0) for s in range(0, len(peaks) - second + 1, second // 2)]
+    for a, b in zip(shares, shares[2:], strict=False):
+        x, y = np.where(a > 0.4, a, 0), np.where(b > 0.4, b, 0)
+        x, y = x[:-1] + x[1:], y[:-1] + y[1:]
+        norm = float(np.linalg.norm(x) * np.linalg.norm(y))
+        if norm > 0 and 1 - float(x @ y) / norm > CHANGES:
+            return True
+    return False
+
+
+def _beaten(start: int, stop: int, beats: Floats) -> float:
+    """Share of the stretch, 0-1, between beats that follow each other within 1.3 s."""
+    a, b = start * FRAME_S, stop * FRAME_S
+    total = sum(max(0.0, min(b, q) - max(a, p)) for p, q in itertools.pairwise(beats.tolist()) if q - p < 1.3)
+    return float(total / (b - a))
+
+
+def _changes(bands: Floats) -> list[int]:
+    """Frames at which the sound becomes another: peaks of the difference between a second before and a second after."""
+    from scipy.ndimage import maximum_filter1d
+
+    second = round(1 / FRAME_S)
+    if len(bands) < second:
+        return []
+    total = np.concatenate([np.zeros((1, bands.shape[1])), np.cumsum(bands, axis=0)])
+    at = np.arange(len(bands) + 1)
+    lo, hi = np.maximum(0, at - second), np.minimum(len(bands), at + second)
+    before = (total[at] - total[lo]) / np.maximum(1, at - lo)[:, None]
+    after = (total[hi] - total[at]) / np.maximum(1, hi - at)[:, None]
+    change = np.abs(after - before).mean(axis=1)
+    change[: second // 2] = change[len(change) - second // 2 :] = 0
+    peak = (change == maximum_filter1d(change, 2 * second + 1)) & (change > SPLIT_DB)
+    return [int(k) for k in np.flatnonzero(peak)]
+
+
+def _runs(label: NDArray[np.int64]) -> list[tuple[int, int]]:
+    if not len(label):
+        return []
+    return list(itertools.pairwise([0, *(np.flatnonzero(np.diff(label)) + 1).tolist(), len(label)]))
+
+
+def _long_runs(flag: Flags, least: int) -> Flags:
+    out = flag.copy()
+    for a, b in _runs(flag.astype(np.int64)):
+        if flag[a] and b - a < least:
+            out[a:b] = False
+    return out
+
+
+def _without_scraps(found: list[Stretch]) -> list[Stretch]:
+    """Stretches too short to tell take the kind of the neighbour that is not silent, music before speech's own edges."""
+    out = list(found)
+    for i, s in enumerate(out):
+        if s.kind in ("speech", "silence") or (s.stop - s.start) * FRAME_S >= LEAST_S:
+            continue
+        beside = [out[j].kind for j in (i - 1, i + 1) if 0 <= j < len(out)]
+        if "music" in beside:
+            out[i] = Stretch(s.start, s.stop, "music")
+        elif beside and all(k == "speech" for k in beside):
+            out[i] = Stretch(s.start, s.stop, "speech")
+        elif (s.stop - s.start) * FRAME_S < 0.2 and beside:
+            out[i] = Stretch(s.start, s.stop, beside[0])
+    return out
+
+
+def _merged(found: list[Stretch]) -> list[Stretch]:
+    out: list[Stretch] = []
+    for s in found:
+        if out and out[-1].kind == s.kind:
+            last = out.pop()
+            longer = last if last.stop - last.start >= s.stop - s.start else s
+            s = Stretch(last.start, s.stop, s.kind, longer.under)
+        out.append(s)
+    return out
