@@ -1,0 +1,95 @@
+"""How one frame comes from the one before: shift and zoom of the whole picture, and sudden changes of its scale.
+
+Builtin signal code of `visual_effects`; batched tensor operations on (n, h, w) luma. `affine` is Gauss-Newton image
+registration (Lucas and Kanade 1981) with three parameters; `jump` is normalised cross-correlation (Lewis 1995).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+JUMP_CHANGE = 5.0  # levels of mean change below which no cut or punch-in happens
+SCALES = tuple(1.055**k for k in range(18))  # 1.0 to 2.48
+
+
+def affine(y: Tensor, before: Tensor) -> list[Tensor]:
+    """Four (n,): shift right and down in frame short sides, log of the zoom, and what the move leaves unexplained (0-1)."""
+    import torch
+    import torch.nn.functional as F
+
+    n, h, w = y.shape
+    short = min(h, w)
+    p = torch.zeros(n, 3, device=y.device)  # shift x, shift y, log zoom; lengths in half short sides
+    rest = torch.ones(n, device=y.device)
+    for cell in (8, 4, 2):
+        level = F.avg_pool2d(F.avg_pool2d(y[:, None], 3, 1, 1), cell)[:, 0]
+        level = (level - level.mean((1, 2), keepdim=True)) / (level.std((1, 2), keepdim=True) + 1.0)
+        lh, lw = level.shape[1:]
+        ys = (torch.arange(lh, device=y.device) - (lh - 1) / 2) * (2 * cell / short)
+        xs = (torch.arange(lw, device=y.device) - (lw - 1) / 2) * (2 * cell / short)
+        gy, gx = torch.meshgrid(ys, xs, indexing="ij")
+        past = level[before]
+        for _ in range(2):
+            scale = torch.exp(-p[:, 2])[:, None, None]
+            ax = (gx[None] - p[:, 0, None, None]) * scale
+            ay = (gy[None] - p[:, 1, None, None]) * scale
+            at = torch.stack([ax * short / (cell * lw), ay * short / (cell * lh)], 3)
+            warped = F.grid_sample(past[:, None], at, align_corners=False, padding_mode="border")[:, 0]
+            inside = (at.abs().amax(3) < 1).float()
+            dx = F.pad(warped[:, :, 2:] - warped[:, :, :-2], (1, 1)) * (short / (4 * cell)) * inside
+            dy = F.pad(warped[:, 2:] - warped[:, :-2], (0, 0, 1, 1)) * (short / (4 * cell)) * inside
+            jac = torch.stack([-dx, -dy, -(dx * gx + dy * gy)], 3).flatten(1, 2)
+            error = ((level - warped) * inside).flatten(1)
+            normal = jac.transpose(1, 2) @ jac + 1e-2 * torch.eye(3, device=y.device) * (lh * lw)
+            delta = torch.linalg.solve(normal, (jac.transpose(1, 2) @ error[:, :, None]))[:, :, 0]
+            p = (p + delta.clamp(-0.25, 0.25)).clamp(-1.0, 1.0)
+        rest = error.square().mean(1).sqrt()
+    return [p[:, 0] / 2, p[:, 1] / 2, p[:, 2], rest.clamp(max=2.0)]
+
+
+def jump(y: Tensor, change: Tensor, before: Tensor, after: Tensor) -> list[Tensor]:
+    """Three (n,): log zoom of the previous frame that this frame matches best, the match, and the match without zoom.
+
+    Only where the picture changes all at once, so that a moving camera costs nothing; 0, 0, 0 elsewhere. change: (n,)
+    mean change from the previous frame. The zoom's centre is free.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    n = len(y)
+    found = torch.zeros(n, 3, device=y.device)
+    sudden = (change > JUMP_CHANGE) & (change > 2 * change[before]) & (change > 2 * change[after])
+    for i in torch.nonzero(sudden).flatten().tolist():
+        now, past = (F.avg_pool2d(y[k][None, None], 2) for k in (i, int(before[i])))
+        matches = {math.log(scale): _best_match(past, now, scale) for scale in SCALES}
+        matches |= {-math.log(scale): _best_match(now, past, scale) for scale in SCALES[1:]}
+        zoom = max(matches, key=lambda k: matches[k])
+        still = max(v for k, v in matches.items() if abs(k) < 0.06)
+        found[i] = torch.tensor([zoom, matches[zoom], still], device=y.device)
+    return list(found.unbind(1))
+
+
+def _best_match(large: Tensor, small: Tensor, scale: float) -> float:
+    """Highest normalised correlation of the middle 90 % of `small`, shrunk by `scale`, anywhere in `large` (both (1, 1, h, w))."""
+    import torch
+    import torch.nn.functional as F
+
+    h, w = large.shape[2:]
+    ch, cw = round(h * 0.05), round(w * 0.05)
+    middle = small[:, :, ch : h - ch, cw : w - cw]
+    th, tw = max(4, round(middle.shape[2] / scale)), max(4, round(middle.shape[3] / scale))
+    template = F.interpolate(middle, size=(th, tw), mode="bilinear", antialias=True, align_corners=False)
+    template = template - template.mean()
+    norm = template.square().sum().clamp(min=th * tw)
+    size = (h, w)
+    spectrum = torch.fft.rfft2(large[0, 0], s=size)
+    product = torch.fft.irfft2(spectrum * torch.fft.rfft2(template[0, 0], s=size).conj(), s=size)
+    product = product[: h - th + 1, : w - tw + 1]
+    sums = F.avg_pool2d(large, (th, tw), 1)[0, 0]
+    squares = F.avg_pool2d(large.square(), (th, tw), 1)[0, 0]
+    spread = ((squares - sums.square()).clamp(min=1.0) * (th * tw) * norm).sqrt()
+    return float((product / spread).max())
