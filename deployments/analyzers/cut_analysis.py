@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -15,7 +14,8 @@ from pydantic import Field
 
 from deployments.analyzer import Analyzer, ClipContext, Needs, Result, Stage, Timed, Window
 from deployments.media import NATIVE, FloatArray, Model, View
-from deployments.models import transnet
+from deployments.models import transitions, transnet
+from deployments.models.transitions import Seen
 
 
 class Cut(Timed):
@@ -47,25 +47,13 @@ class CutResult(Result):
     summary: CutSummary
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What predict keeps of one frame.
-
-    middle, within: 0-1, that it is the middle frame of a transition, and that it lies within one.
-    change: mean absolute difference to the frame before, 0-255.
-    """
-
-    middle: float
-    within: float
-    change: float
-
-
 class CutAnalysis(Analyzer[CutResult]):
     name = "cut_analysis"
     question = "Where are the cuts?"
     stage: ClassVar[Stage] = "cpu"
     result = CutResult
-    needs = Needs(view=View(NATIVE, exact=transnet.SIZE), window=250, context=transnet.MARGIN)
+    # Twice the network's margin: above 45 frames per second it is given every second frame.
+    needs = Needs(view=View(NATIVE, exact=transnet.SIZE), window=250, context=2 * transnet.MARGIN)
 
     def load(self, device: str) -> None:
         self.device = device
@@ -73,17 +61,14 @@ class CutAnalysis(Analyzer[CutResult]):
         self.model = found.info("TransNetV2")
 
     def predict(self, windows: Sequence[Window]) -> list[list[Any]]:
-        cut = [transnet.pieces(w.seen.pixels, w.start, w.stop) for w in windows]
-        scores = transnet.probabilities(
-            self.network, [p for part in cut for p in part], 1 if self.device == "cpu" else 32
-        )
-        answers, at = [], 0
-        for window, part in zip(windows, cut, strict=True):
-            own = scores[at : at + len(part)].reshape(-1, 2)[: len(window)]
-            at += len(part)
-            seen = window.seen.pixels.astype(np.int16)
-            change = np.abs(np.diff(seen, axis=0, prepend=seen[:1])).mean(axis=(1, 2, 3))[window.start : window.stop]
-            answers.append([Seen(float(row[0]), float(row[1]), float(c)) for row, c in zip(own, change, strict=True)])
+        steps = [stride(w.info.fps) for w in windows]
+        cut = [transnet.piece(w.seen.pixels, w.start, w.stop, k) for w, k in zip(windows, steps, strict=True)]
+        scores = transnet.probabilities(self.network, cut, 1 if self.device == "cpu" else 16)
+        answers = []
+        for window, step, score in zip(windows, steps, scores, strict=True):
+            own = np.repeat(score, step, axis=0)[: len(window)]
+            measured = transitions.measure(window.seen.pixels, window.start, window.stop)
+            answers.append([Seen(float(p[0]), float(p[1]), *m) for p, m in zip(own, measured, strict=True)])
         return answers
 
     def summarize(self, outputs: Sequence[Seen], clip: ClipContext) -> CutResult:
@@ -93,36 +78,23 @@ class CutAnalysis(Analyzer[CutResult]):
         return result_of(cuts, shots_of(cuts, *bounds(clip)))
 
 
+def stride(fps: float) -> int:
+    """Every which frame the network is given: it was trained on 24 to 30 frames per second."""
+    return max(1, round(fps / 30))
+
+
 def find_cuts(seen: Sequence[Seen], t: FloatArray) -> tuple[Cut, ...]:
     """Transitions in (n,) frames at (n,) seconds."""
-    within = np.array([s.within for s in seen]) > 0.5
-    middle = np.array([s.middle for s in seen]) > 0.5
-    change = np.array([s.change for s in seen])
+    if len(t) < 2:
+        return ()
     cuts = []
-    for lo, hi in runs(middle | within):
-        first = int(np.clip(lo + np.argmax(change[lo : hi + 2]), 1, len(t) - 1))
-        confidence = round(max(s.middle for s in seen[lo : hi + 1]), 3)
-        if hi - lo >= 4:
-            start, end = float(t[lo]), float(t[min(hi + 1, len(t) - 1)])
-            cuts.append(
-                Cut(
-                    t=round((start + end) / 2, 3),
-                    start=round(start, 3),
-                    end=round(end, 3),
-                    kind="gradual",
-                    confidence=confidence,
-                )
-            )
-        elif first < len(t):
-            at = round(float(t[first]), 3)
-            cuts.append(Cut(t=at, start=at, end=at, kind="hard", confidence=confidence))
+    for found in transitions.find(seen, 1 / max(float(np.median(np.diff(t))), 1e-3)):
+        start, end = float(t[found.first]), float(t[found.last])
+        at = start if found.kind == "hard" else (start + end) / 2
+        cuts.append(
+            Cut(t=round(at, 3), start=round(start, 3), end=round(end, 3), kind=found.kind, confidence=found.confidence)
+        )
     return tuple(cuts)
-
-
-def runs(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> list[tuple[int, int]]:
-    """(first, last) of each run of true values."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
-    return [(int(a), int(b) - 1) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def bounds(clip: ClipContext) -> tuple[float, float]:
