@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deployments.container import Limits, Probe, decode_audio, decode_segment, probe
+from deployments.container import Limits, Probe, probe
+from deployments.decode import decode_audio, decode_segment
 from deployments.errors import ClipgraphError
 from deployments.media import Audio, Clip, Segment, View
 

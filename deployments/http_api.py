@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar
@@ -103,11 +103,15 @@ class Service(Protocol):
 
 
 def problem(error: ClipgraphError) -> Response:
-    body = Problem(title=error.title, status=error.status, detail=error.detail)
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Busy) else {}
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
-    return Response(body.model_dump_json(), error.status, headers, media_type="application/problem+json")
+    return problem_response(error.status, error.title, error.detail, headers)
+
+
+def problem_response(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    body = Problem(title=title, status=status, detail=detail).model_dump_json()
+    return Response(body, status, headers, media_type="application/problem+json")
 
 
 def http_app(service: Service) -> FastAPI:
@@ -142,26 +146,14 @@ def http_app(service: Service) -> FastAPI:
 
     @app.exception_handler(404)
     async def on_unknown_route(request: Request, _error: Exception) -> Response:
-        return Response(
-            Problem(
-                title="Not found",
-                status=404,
-                detail=f"There is no {request.method} {request.url.path}. See /openapi.json.",
-            ).model_dump_json(),
-            404,
-            media_type="application/problem+json",
+        return problem_response(
+            404, "Not found", f"There is no {request.method} {request.url.path}. See /openapi.json."
         )
 
     @app.exception_handler(405)
     async def on_wrong_method(request: Request, _error: Exception) -> Response:
-        return Response(
-            Problem(
-                title="Method not allowed",
-                status=405,
-                detail=f"{request.url.path} does not take {request.method}. See /openapi.json.",
-            ).model_dump_json(),
-            405,
-            media_type="application/problem+json",
+        return problem_response(
+            405, "Method not allowed", f"{request.url.path} does not take {request.method}. See /openapi.json."
         )
 
     @app.middleware("http")

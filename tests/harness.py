@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from deployments.analyzer import Analyzer, ClipContext, Options, Result, Upstream, discover, windows_of
-from deployments.container import decode_audio, decode_segment, probe
+from deployments.container import probe
+from deployments.decode import decode_audio, decode_segment
 from deployments.errors import AnalyzerError
 from deployments.media import SEGMENT_S, Audio, Clip, ClipInfo, plan_segments, plan_views
 

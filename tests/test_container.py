@@ -9,7 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from deployments.container import Limits, Probe, decode_audio, decode_segment, probe
+from deployments.container import Limits, Probe, probe
+from deployments.decode import decode_audio, decode_segment
 from deployments.errors import NotAVideo, NotFound, TooLarge, UnreadableVideo
 from deployments.media import NATIVE, Clip, Frames, View, plan_segments, plan_spans
 from tests.clips import draw, sound, write
