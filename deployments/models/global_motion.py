@@ -34,7 +34,8 @@ INLIER_SHARE = 0.06  # of a point's own motion: parallax and lens distortion mak
 SEPARATE = 0.5  # pixels; two layers are told apart only by points that they would move this differently
 MIN_AREA = 0.10  # of the cells must be tracked: a caption over a bare sky covers less, and says nothing of the camera
 MIN_POINTS = 8
-MIN_SUPPORT = 0.35  # of the area must agree on one motion
+SIDE, SIDE_SHARE = 0.25, 0.15  # a layer surrounds the frame when it has 15 % of the points in each outer quarter
+MIN_SUPPORT = 0.25  # of the area must agree on one motion
 MAX_LOG_SCALE, MAX_ROLL = 0.3, 25.0  # between two frames; beyond it the fit is a mistake
 
 
@@ -222,24 +223,40 @@ def layers(points: Floats, moved: Floats) -> list[NDArray[np.float64]]:
     return found
 
 
+def surrounds(points: Floats, inside: NDArray[np.bool_], shape: tuple[int, int]) -> bool:
+    """Whether a layer is seen along all four sides of the frame, as a background is and what moves in front of it is not."""
+    h, w = shape
+    x, y = points[:, 0], points[:, 1]
+    strips = (x < SIDE * w, x > (1 - SIDE) * w, y < SIDE * h, y > (1 - SIDE) * h)
+    return all(int((s & inside).sum()) >= max(2, SIDE_SHARE * int(s.sum())) for s in strips)
+
+
 def camera_layer(points: Floats, moved: Floats, shape: tuple[int, int]) -> tuple[NDArray[np.float64], float] | None:
     """The motion of the layer that fills most of the frame, refitted to it, and its share of the area that was tracked.
 
     Two layers compete only over points that tell them apart, so that a slow zoom does not lose its centre to "no motion".
+    A moving layer that surrounds the frame wins over a still one of more area: captions cover half of some pictures.
     """
     import cv2
 
     weights = sector_weights(points, shape)
     found = layers(points, moved)
-    errors = np.stack([np.linalg.norm(predicted(m, points) - moved, axis=1) for m in found])
+    places = np.stack([predicted(m, points) for m in found])
+    errors = np.linalg.norm(places - moved, axis=2)
     allowed = tolerance(points, moved)
+    still = np.linalg.norm(places - points, axis=2) < SEPARATE
     best = len(found) - 1
     for k in range(len(found) - 2, -1, -1):
-        apart = np.linalg.norm(predicted(found[k], points) - predicted(found[best], points), axis=1) > SEPARATE
-        mine = float(weights[apart & (errors[k] < errors[best]) & (errors[k] < allowed)].sum())
-        theirs = float(weights[apart & (errors[best] <= errors[k]) & (errors[best] < allowed)].sum())
-        if mine > theirs:
-            best = k
+        apart = np.linalg.norm(places[k] - places[best], axis=1) > SEPARATE
+        for_k = apart & (errors[k] < errors[best]) & (errors[k] < allowed)
+        for_best = apart & (errors[best] <= errors[k]) & (errors[best] < allowed)
+        if still[best].all() and not still[k].all():
+            wins = surrounds(points, for_k, shape) or weights[for_k].sum() > weights[for_best].sum()
+        elif still[k].all() and not still[best].all():
+            wins = not surrounds(points, for_best, shape) and weights[for_k].sum() > weights[for_best].sum()
+        else:
+            wins = bool(weights[for_k].sum() > weights[for_best].sum())
+        best = k if wins else best
     inside = errors[best] < allowed
     if inside.sum() < MIN_POINTS:
         return None
