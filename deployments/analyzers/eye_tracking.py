@@ -6,7 +6,7 @@ Directions are the VIEWER's: "left" is towards the picture's left edge, whicheve
 The picture is looked at 8 times a second, searched anew 4 times. A blink lasts 0.1-0.4 s with the lids down for about half of
 that, so at 8 looks a second most are seen and the shortest can fall between two; at 4 it was every second one.
 Directions to the side are sure from about 20 degrees on; up and down are told only when strong, as lids hide the iris.
-Drawn faces that look human are found like real ones. Cost: 0.09 CPU seconds per video second without faces, 0.22 with one.
+Drawn faces that look human are found like real ones. Cost: 0.08 CPU seconds per video second without faces, 0.17 with one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import Field
 from deployments.analyzer import Analyzer, ClipContext, ModelInfo, Needs, Result, Timed, Window
 from deployments.media import Frames, Model, View
 from deployments.models.face_tracks import Direction, Sighting, direction, runs, shut, tracks
-from deployments.models.mediapipe_faces import Face, FaceFinder, Roi, distinct
+from deployments.models.mediapipe_faces import Face, FaceFinder, Roi, between, distinct
 from deployments.weights import package_version
 
 RATE = 8.0  # looks per second
@@ -107,20 +107,20 @@ class EyeTracking(Analyzer[EyeResult]):
 
     def predict(self, windows: Sequence[Window]) -> list[list[tuple[Face, ...]]]:
         """Per frame the faces in it, with boxes as shares of the picture."""
-        return [self._look(window.seen)[window.start : window.stop] for window in windows]
+        return [self._look(window.seen, range(window.start, window.stop)) for window in windows]
 
-    def _look(self, frames: Frames) -> list[tuple[Face, ...]]:
+    def _look(self, frames: Frames, answered: range) -> list[tuple[Face, ...]]:
         """Every second look searches the picture; the looks between search where faces were just before and are just after."""
         searched = {k for k, t in enumerate(frames.t) if round(float(t) * RATE) % 2 == 0}
         places: dict[int, list[Roi]] = {}
         faces: dict[int, tuple[Face, ...]] = {}
         for k in sorted(searched):
             faces[k], places[k] = self._accept(frames, k, self._finder.detect(frames.pixels[k]))
-        for k in range(len(frames)):
+        for k in answered:
             if k not in searched:
-                beside = [roi for n in (k - 1, k + 1) for roi in places.get(n, [])]
+                beside = between(places.get(k - 1, []), places.get(k + 1, []))
                 faces[k], _ = self._accept(frames, k, beside if k > 0 else self._finder.detect(frames.pixels[k]))
-        return [faces[k] for k in range(len(frames))]
+        return [faces[k] for k in answered]
 
     def _accept(self, frames: Frames, k: int, candidates: Sequence[Roi]) -> tuple[tuple[Face, ...], list[Roi]]:
         """The candidates that are faces, each once, and the places fitted to them."""

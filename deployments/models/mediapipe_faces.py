@@ -12,6 +12,7 @@ gives 0.63 to an empty space suit, the second network 0.000.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -241,6 +242,20 @@ def distinct(boxes: Floats, scores: Floats) -> list[int]:
         if area[k] > 0 and max(shared, default=0.0) <= SAME_FACE:
             kept.append(int(k))
     return kept
+
+
+def between(before: Sequence[Roi], after: Sequence[Roi]) -> list[Roi]:
+    """Where faces may be in the picture between two others: half way where both have one near, and wherever one has."""
+    places, left = [], list(after)
+    for a in before:
+        near = [b for b in left if np.hypot(a.x - b.x, a.y - b.y) < min(a.side, b.side) / 3]
+        if near:  # a side is 1.5 faces: a third of it is what tracks may jump in one look
+            left.remove(near[0])
+            half = (np.array(a) + np.array(near[0])) / 2
+            places.append(Roi(float(half[0]), float(half[1]), float(half[2]), a.angle))
+        else:
+            places.append(a)
+    return places + left
 
 
 def fitted(points: Floats) -> Roi:

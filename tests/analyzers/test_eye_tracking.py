@@ -13,7 +13,7 @@ import pytest
 from deployments.analyzers import eye_tracking as module
 from deployments.analyzers.eye_tracking import EyeResult, face_track, share
 from deployments.models.face_tracks import direction, runs, shut, tracks
-from deployments.models.mediapipe_faces import Face, distinct, tiles
+from deployments.models.mediapipe_faces import Face, Roi, between, distinct, tiles
 from tests.clips import draw, write
 from tests.clips.draw import Picture
 from tests.harness import answer, loaded
@@ -321,3 +321,11 @@ def test_real_clips(name: str, faces: int) -> None:
     if name.startswith("vllama_s"):
         assert result.summary.eye_contact_share is not None
         assert result.summary.eye_contact_share > 0.9
+
+
+def test_places_between_two_looks_are_half_way_or_either() -> None:
+    a, b, far = Roi(10, 10, 30, 0.1), Roi(14, 12, 34, 0.2), Roi(200, 10, 30, 0.0)
+    assert between([a], [b]) == [Roi(12, 11, 32, 0.1)]
+    assert between([a], [far]) == [a, far]
+    assert between([a], []) == [a]
+    assert between([], []) == []
