@@ -24,6 +24,7 @@ CLAUSE_ENDS = tuple(",;:，、")  # noqa: RUF001
 QUOTES = "\"'”)"
 PAUSE_S = 0.6  # a longer silence between words ends a segment
 LONGEST_S, LONGEST_CHARS = 7.0, 84  # a segment is at most one subtitle: two lines of 42 characters, 7 s
+SURE = 0.5  # of the language; below it the words are often those of another one
 FEWEST_VOICED = 10  # frames of 20 ms; fewer say nothing of a voice's pitch
 
 
@@ -97,10 +98,13 @@ class SpeechTranscription(Analyzer[SpeechResult]):
     def summarize(self, outputs: Sequence[Any], clip: ClipContext) -> SpeechResult:
         segments = tuple(s for o in outputs for s in o.segments)
         first = next((o for o in outputs if o.segments), None)
+        language, sure = (first.language, first.language_probability) if first else (None, None)
+        unsure = f"The language is a guess ({language}, {sure}): name it with the option `language` for better words."
         return SpeechResult(
-            language=first.language if first else None,
-            language_probability=first.language_probability if first else None,
+            language=language,
+            language_probability=sure,
             segments=segments,
+            notes=(unsure,) if sure is not None and sure < SURE else (),
             summary=summary_of(segments, clip.info.span),
         )
 

@@ -34,6 +34,7 @@ ONES = [
 ]
 TENS = ["zero", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 VOWELS = "aeiouyæøœıаеёиоуыэюяіїєαεηιουω"  # noqa: RUF001 (Latin, Cyrillic, Greek)
+PARTS = r"\d+|[^\d\s.,;:!?…\-–—_\"“”«»()\[\]/&%#*。、]+"  # noqa: RUF001 (numbers, and runs of letters with their marks)
 NO_VOWELS_WRITTEN = frozenset(("ar", "fa", "he", "ps", "sd", "ur", "yi"))
 KNOWN = {  # spelled against the rules, and common in speech
     "area": 3, "being": 2, "business": 2, "colonel": 2, "create": 2, "creates": 2, "created": 3, "every": 2, "everyone": 3,
@@ -64,11 +65,12 @@ def syllables(word: str, language: str) -> int:
     if not any(c.isalnum() for c in text):
         return 0
     total = 0
-    for part in re.findall(r"\d+|[^\W\d_]+(?:['’][^\W\d_]+)*", _joined_marks(text)):  # noqa: RUF001
+    for part in re.findall(PARTS, _joined_marks(text)):
         if part.isdigit():
             total += sum(_english(w) for w in _spoken(int(part[:12]))) if language == "en" else 2 * len(part)
         else:
-            total += _english(part) if language == "en" else _other(part, language)
+            part = part.strip("'’")  # noqa: RUF001
+            total += (_english(part) if language == "en" else _other(part, language)) if part else 0
     return max(1, total)
 
 

@@ -83,7 +83,7 @@ class Whisper:
     def __init__(self, device: str) -> None:
         from faster_whisper import WhisperModel
 
-        path, files, self.info = _find(device)
+        path, files, self.info = find(device)
         self.device = device
         self.model = WhisperModel(
             path,
@@ -180,9 +180,12 @@ class Whisper:
         return words
 
 
-MOST_COMPRESSION = 2.4  # Whisper's own bounds (openai/whisper, transcribe.py): text that zips better repeats itself,
-LEAST_LOGPROB = -1.0  # a mean log probability below this, in a window
-MOST_NO_SPEECH = 0.6  # that more likely holds no speech than this, was made up
+MOST_COMPRESSION = 2.4  # Whisper's own bound (openai/whisper, transcribe.py): text that zips better repeats itself
+# Mean log probability of a window's tokens. Whisper tries again below -1 and keeps what it then gets; here it is dropped.
+# Seen: speech at 0 dB over noise -0.92, a lone "No." -0.92, made up over babble, chirps, claps and notes -1.02 to -2.14.
+LEAST_LOGPROB = -1.0
+# Less is asked of a window that Whisper takes for silence (its own bound is 0.6; speech at -70 dB has 0.56 and -0.28).
+MOST_NO_SPEECH, LEAST_LOGPROB_THEN = 0.6, -0.7
 
 
 def compression(text: str) -> float:
@@ -195,7 +198,7 @@ def believable(text: str, logprob: float, no_speech: float) -> bool:
     """Whether a window's text was said. logprob: mean per token; no_speech: Whisper's probability that nobody speaks."""
     if not any(c.isalnum() for c in text) or compression(text) > MOST_COMPRESSION:
         return False
-    return not (no_speech > MOST_NO_SPEECH and logprob < LEAST_LOGPROB)
+    return logprob >= (LEAST_LOGPROB_THEN if no_speech > MOST_NO_SPEECH else LEAST_LOGPROB)
 
 
 def _windows(samples: Samples, speaking: Sequence[Span]) -> list[_Window]:
@@ -227,7 +230,7 @@ def _threads() -> int:
     return int(wanted) if wanted.isdigit() and int(wanted) > 0 else min(4, os.cpu_count() or 1)
 
 
-def _find(device: str) -> tuple[str, dict[str, Any] | None, ModelInfo]:
+def find(device: str) -> tuple[str, dict[str, Any] | None, ModelInfo]:
     """A folder to load, or files in memory under a name, and what to say of them. Raises WeightsMissing."""
     names = ["faster-whisper-large-v3-turbo", "faster-whisper-base", "faster-whisper-tiny.en"]
     for name in names if device == "cuda" else [*names[1:], names[0]]:
