@@ -169,7 +169,7 @@ def readings_of(track: FaceTrack, seen: Sequence[tuple[float, Reading]]) -> list
     """The readings (seconds, reading) that are of this track: taken at its times, on its boxes."""
     mine = []
     for t, reading in seen:
-        at = box_at(track, t)
+        at = box_at(track, t) if track.start - BESIDE_S <= t <= track.end + BESIDE_S else None
         if at is not None and overlap(track.boxes[at], reading.box) > 0.5:
             mine.append(reading)
     return mine

@@ -137,14 +137,15 @@ class EyeTracking(Analyzer[EyeResult]):
         found = tracks(list(zip(times, outputs, strict=True)))
         end = clip.info.end
         segments = tuple(face_track(n, track, end) for n, track in enumerate(found))
-        inside = [[s for s in segments if s.start <= t < s.end] for t in times]
-        on_screen = sum(1 for present in inside if present) / RATE
+        starts, ends = (np.array([getattr(s, edge) for s in segments]) for edge in ("start", "end"))
+        present = [int(np.sum((starts <= t) & (t < ends))) for t in times]
+        on_screen = sum(1 for n in present if n) / RATE
         known = [(d, s.eye_contact_share) for s in segments if s.eye_contact_share is not None and (d := told_s(s))]
         return EyeResult(
             segments=segments,
             summary=EyeSummary(
                 tracks=len(segments),
-                most_at_once=max((len(present) for present in inside), default=0),
+                most_at_once=max(present, default=0),
                 screen_time_s=round(min(on_screen, clip.info.span), 3),
                 screen_share=round(min(1.0, on_screen / max(clip.info.span, len(times) / RATE, 1e-6)), 3),
                 eye_contact_share=round(sum(d * c for d, c in known) / sum(d for d, _ in known), 3) if known else None,
