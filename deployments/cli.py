@@ -247,10 +247,10 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
     if isinstance(value, dict):
-        return ", ".join(f"{_short(v) if not isinstance(v, str) else v}" for v in value.values())
+        return ", ".join(f"{k.replace('_', ' ')} {_short(v)}" for k, v in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(_short(v) for v in value[:4]) + (" …" if len(value) > 4 else "")
-    text = str(value)
+    text = " ".join(str(value).split())
     return text if len(text) <= 120 else text[:117] + "…"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from deployments.report import Outcome, Report, Timing, TimingMs, count
 log = logging.getLogger("clipgraph.pipeline")
 
 SEGMENTS_IN_FLIGHT = 2  # of one clip: one is analysed while the next is decoded; more only costs memory
+DECODE_ATTEMPTS = 2  # a decoder may die of another request's file; twice in a row it is this one's
 
 
 class Event(Model):
@@ -114,6 +116,7 @@ class ClipRun:
         self._started: dict[str, float] = {}
         self._spent: dict[str, list[float]] = {name: [0.0, 0.0] for name in self.order}  # queue ms, compute ms
         self._decode_error: str | None = None
+        self._decodes: Counter[int] = Counter()
         self._tasks: list[asyncio.Task[Any]] = []
 
     def expected_mib(self) -> float:
@@ -156,7 +159,7 @@ class ClipRun:
         ):
             if self._decode_error:
                 raise DecoderCrashed(
-                    f"Decoding {self.plan.probe.info.name!r} ended the decoder: {self._decode_error}. Re-encode the clip and send it again."
+                    f"Decoding {self.plan.probe.info.name!r} ended the decoder {DECODE_ATTEMPTS} times. Re-encode the clip and send it again."
                 )
             if self.decoded:
                 raise UnreadableVideo(
@@ -178,15 +181,11 @@ class ClipRun:
 
         async def hold(i: int) -> None:
             try:
-                self._clips[i].set_result(
-                    self.decoder.decode.remote(self.plan.path, self.plan.probe, self.views, self.segments[i])
-                )
+                self._decode(i)
                 await asyncio.wait([self._parts[name][i] for name in seen])
                 self._event("segment", None, None)
             finally:
-                self._clips[i] = (
-                    asyncio.get_running_loop().create_future()
-                )  # drop the last reference: the memory is free again
+                self._clips[i] = asyncio.get_running_loop().create_future()  # the last reference: its memory is free
                 alive.release()
 
         holders = []
@@ -195,29 +194,41 @@ class ClipRun:
             holders.append(self._task(hold(i)))
         await asyncio.gather(*holders)
 
+    def _decode(self, i: int) -> None:
+        """Ask for segment i; whoever awaits its future gets the decoder's response, un-awaited."""
+        self._decodes[i] += 1
+        response = self.decoder.decode.remote(self.plan.path, self.plan.probe, self.views, self.segments[i])
+        self._clips[i] = asyncio.get_running_loop().create_future() if self._clips[i].done() else self._clips[i]
+        self._clips[i].set_result(response)
+
     async def _part(self, name: str, i: int) -> Part:
         """One analyzer's outputs for segment i (or for the sound)."""
         needs = self.analyzers[name].needs
-        clip = await asyncio.shield(self._clips[i]) if needs.view is not None else None
-        upstream = (
-            await self._upstream(name, i if needs.view is not None else None) if needs.upstream_first else Upstream()
-        )
+        sees = needs.view is not None
+        clip = await asyncio.shield(self._clips[i]) if sees else None
+        upstream = await self._upstream(name, i if sees else None) if needs.upstream_first else Upstream()
         self._started.setdefault(name, time.perf_counter())
-        response = self.handles[name].predict.remote(
-            clip,
-            self._audio if needs.audio else None,
-            self.plan.probe.info,
-            upstream,
-            self.plan.options[name],
-            self.plan.id,
-        )
-        try:
-            part: Part = await response
-        except asyncio.CancelledError:
-            response.cancel()
-            raise
-        except Exception as error:
-            part = Part("failed", self._lost(error))
+        part = Part("failed", "not asked")
+        for attempt in range(1, DECODE_ATTEMPTS + 1):
+            audio = self._audio if needs.audio else None
+            response = self.handles[name].predict.remote(
+                clip, audio, self.plan.probe.info, upstream, self.plan.options[name], self.plan.id
+            )
+            try:
+                part = await response
+                break
+            except asyncio.CancelledError:
+                response.cancel()
+                raise
+            except Exception as error:
+                part = Part("failed", self._lost(error))
+                if not (sees and is_dead_decoder(error)):
+                    break
+                if attempt == DECODE_ATTEMPTS:
+                    self._decode_error = part.reason
+                elif self._decodes[i] == attempt:  # the first to notice asks again, for all
+                    self._decode(i)
+                clip = await asyncio.shield(self._clips[i])
         if part.decoded is not None:
             self.decoded[part.decoded.segment] = part.decoded
         self._spent[name][0] += part.queue_ms
@@ -310,12 +321,8 @@ class ClipRun:
         return answer
 
     def _lost(self, error: Exception) -> str:
-        """One line about a call that did not come back. A dead decoder shows here, because its clip was an argument."""
+        """One line about a call that did not come back."""
         text = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:300]}"
-        if "Decoder" in str(error) and (
-            "ActorDied" in type(error).__name__ or "ActorDied" in str(error) or "OwnerDied" in str(error)
-        ):
-            self._decode_error = text
         log.warning("lost a call", extra={"clip": self.plan.id, "error": text})
         return text
 
@@ -347,6 +354,11 @@ class ClipRun:
                 segments=len(self.segments),
             ),
         )
+
+
+def is_dead_decoder(error: Exception) -> bool:
+    """Whether a call failed because the process that decoded its clip died. Serve (2.60) says it only in words."""
+    return "upstream actor died" in str(error) or type(error).__name__ in ("OwnerDiedError", "ObjectLostError")
 
 
 def unwrap(value: Any) -> Any:

@@ -13,7 +13,7 @@ import pytest
 
 from deployments.analyzer import Analyzer, ClipContext, ModelInfo, Needs, Options, Result, Timed, Window
 from deployments.decoder import Decoder
-from deployments.errors import AnalyzerError, UnreadableVideo
+from deployments.errors import AnalyzerError, DecoderCrashed, UnreadableVideo
 from deployments.media import View
 from deployments.pipeline import ClipRun, Event, Plan, segments_for, unwrap, upstream_first_order, views_for
 from deployments.replica import AnalyzerReplica
@@ -263,6 +263,31 @@ def test_a_dead_call_is_a_reason(clip: Path) -> None:
     report, _, _ = asyncio.run(run(clip, "frames", "slow", handles=handles))
     assert report.analyzers["frames"].reason == "ConnectionResetError: the replica is gone"
     assert report.analyzers["slow"].status == "ok"
+
+
+class UpstreamDied(Exception):
+    def __str__(self) -> str:
+        return "Request to deployment 'frames' failed because an upstream actor died before finishing a dependent task."
+
+
+@pytest.mark.parametrize(("deaths", "decodes", "ok"), [(1, 2, 2), (5, 2, 0)])
+def test_a_dead_decoder_is_asked_once_more(clip: Path, deaths: int, decodes: int, ok: int) -> None:
+    class Dying(Decoder):
+        async def decode(self, *args: Any) -> Any:
+            nonlocal deaths
+            if deaths:
+                deaths -= 1
+                raise UpstreamDied
+            return await super().decode(*args)
+
+    decoder = Dying()
+    if ok:
+        report, _, handle = asyncio.run(run(clip, "frames", "slow", decoder=decoder))
+        assert report.counts.ok == ok
+        assert handle.calls.count("decode") == decodes
+    else:
+        with pytest.raises(DecoderCrashed, match="ended the decoder 2 times"):
+            asyncio.run(run(clip, "frames", "slow", decoder=decoder))
 
 
 def test_no_readable_frame_is_an_error_not_an_empty_report(clip: Path) -> None:
