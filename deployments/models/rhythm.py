@@ -34,6 +34,7 @@ WINDOW_S, STEP_S = (
 REGULAR = 0.38
 FEWEST = 4  # onsets in a window: regular ripples of a steady tone are no beat
 EMPHASIS = 1.25
+REACH = 4  # frames by which a beat may miss its onset
 MIN_FRAMES = 300  # 3 s: less cannot show a beat
 PIECE_S = 30.0  # tempo is measured in pieces of a long stretch, so that it may drift
 TIGHTNESS = 100.0  # Ellis's weight of a steady step against a strong onset
@@ -166,13 +167,14 @@ def rhythm(s: Strength) -> Rhythm:
     for start, found in choices:
         near = [p for p in found if abs(np.log2(p.bpm / common)) < 0.12]
         best = max(near or found, key=lambda p: p.score)
-        supported = _supported(best, pulse[start:])
+        supported = _supported(best.beats, at - start)
         beats += [
             b for b in ((supported + start) / FPS).tolist() if not beats or b > beats[-1] + 0.5 * best.period / FPS
         ]
         if abs(np.log2(best.bpm / common)) < 0.12 and len(supported) > 3:
             # The steady tempo of the piece: the slope of its beat times, which is finer than one frame.
-            periods.append(float(np.polyfit(np.arange(len(supported)), supported / FPS, 1)[0]))
+            count = np.concatenate([[0], np.cumsum(np.round(np.diff(supported) / best.period))])
+            periods.append(float(np.polyfit(count, supported / FPS, 1)[0]))
     if len(beats) < 4 or not periods:
         return Rhythm(None, round(confidence, 3), np.zeros(0))
     return Rhythm(float(60 / np.median(periods)), round(confidence, 3), np.array(beats))
@@ -281,18 +283,18 @@ def _explained(accent: Floats, beats: NDArray[np.int64], at: NDArray[np.int64], 
     hit = float(np.mean(np.minimum(1.0, on_beat / strong)))
     after = np.clip(np.searchsorted(beats, at), 1, max(1, len(beats) - 1))
     distance = np.minimum(np.abs(at - beats[after - 1]), np.abs(at - beats[np.minimum(after, len(beats) - 1)]))
-    covered = float(reach[at][distance <= max(4.0, 0.08 * period)].sum() / (reach[at].sum() + 1e-9))
+    covered = float(reach[at][distance <= max(REACH, 0.08 * period)].sum() / (reach[at].sum() + 1e-9))
     return 2 * hit * covered / (hit + covered + 1e-9)
 
 
-def _supported(pulse: Pulse, env: Floats) -> NDArray[np.int64]:
-    """The beats from the first to the last pair that falls on sounds: the grid is not carried on into what has no beat."""
-    from scipy.ndimage import maximum_filter1d
-
-    on_beat = maximum_filter1d(env, 7)[pulse.beats]
-    heard = on_beat > 0.3 * float(np.median(on_beat))
-    pairs = np.flatnonzero(heard[:-1] & heard[1:])
-    return pulse.beats[pairs[0] : pairs[-1] + 2] if len(pairs) else pulse.beats[:0]
+def _supported(beats: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The beats that have onsets on at least two of the five around them: the grid is not carried on into what has no beat."""
+    if not len(at) or len(beats) < 2:
+        return beats[:0]
+    after = np.clip(np.searchsorted(at, beats), 1, max(1, len(at) - 1))
+    distance = np.minimum(np.abs(beats - at[after - 1]), np.abs(beats - at[np.minimum(after, len(at) - 1)]))
+    around = np.convolve(distance <= REACH, np.ones(5), mode="full")[2:-2]
+    return beats[around >= 2]
 
 
 def _weighted_median(values: Floats, weights: Floats) -> float:

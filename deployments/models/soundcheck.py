@@ -18,9 +18,10 @@ FFT = 2048
 SILENT_DBFS = -60.0  # below it a recording at a sensible level holds nothing that anyone hears
 FLOOR_DBFS = -96.0  # 16-bit sound holds nothing below
 BANDS_HZ = (0.0, 250.0, 2000.0, 6000.0)
-# Flattened peaks are looked for above this share of the level. With sines, songs, speech and drums driven 3 to 12 dB over it and
-# coded as AAC, 18 % or more of such peaks come out flat; unclipped, at most 2 % (an encoder's own overshoots at the start).
-TOP, FLAT_SHARE, FEWEST_FLAT = 0.9, 0.1, 3
+# Flattened peaks are looked for above this share of the level. Of sines, songs, speech and drums driven 3 to 12 dB over it and coded
+# as AAC, 27 % or more of such peaks come out flat; of unclipped voices, songs and noises at most 23 %, or fewer than 11 peaks.
+TOP, FLAT_SHARE, FEWEST_FLAT = 0.9, 0.25, 11
+BEYOND = 0.1  # of the samples near a clipping level, at most this share lies over 1.1 times it (coding ripple)
 PAUSE_FRAMES = 10  # 0.3 s of noise alone: the least that shows its level within 1 dB
 
 
@@ -58,9 +59,17 @@ def clipping(native: Samples, rate: int) -> float:
         heard = np.cumsum(histogram) / total
         # An encoder's overshoot must not hide where the many tops are: so three guesses at the level, and the best is taken.
         levels = {min(1.0, float(np.searchsorted(heard, q)) / 1000) for q in (0.995, 0.999, 0.9999, 1.0)}
-        found = [_flattened(native[:, channel], rate, level) for level in levels if level > 0.02]
+        found = [
+            _flattened(native[:, channel], rate, level) for level in levels if level > 0.02 and _piled(heard, level)
+        ]
         shares.append(max(found, default=0) / total)
     return float(np.mean(shares)) if shares else 0.0
+
+
+def _piled(heard: Floats, level: float) -> bool:
+    """Whether few samples go beyond this level. heard: cumulative share of samples by thousandths of full scale."""
+    near = 1 - heard[int(1000 * TOP * level)]
+    return bool(1 - heard[min(1999, int(1100 * level))] <= BEYOND * near)
 
 
 def _flattened(wave: Samples, rate: int, level: float) -> int:

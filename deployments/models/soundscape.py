@@ -31,14 +31,20 @@ JOIN_S = 0.7  # pauses of speech up to here belong to it: sentence ends of a syn
 LEAST_SPEECH_S = 0.5  # shorter is a bark, or a sung vowel that the VAD takes for a word (dog and song: at most 0.3 s)
 LEAST_SILENCE_S = 0.5
 SPLIT_DB = 6.0  # mean change of the 24 band levels between the second before and the second after
-LEAST_S = 0.8  # a stretch shorter than this has its neighbour's kind: held tones cannot be told in it
+LEAST_S = 0.8  # a stretch shorter than this has its neighbour's kind: nothing can be told in it
+LEAST_TOLD_S = 1.5  # nor can held tones in this: beside music it counts as music unless it is plain noise
 # `tonality.held` in blocks of 2 s: noise, applause, claps, birds up to 1.7; 16 espeak voices and jfk at most 2.9, on the median 1.5;
 # songs with chords or bass on the median 4.5, 19 of 20 blocks over 3. Drums alone have 1 to 3.4: their beat tells.
 HELD, HELD_UNDER_SPEECH = 2.4, 3.2
-CHANGES = 0.15  # cosine distance of the tones of two seconds in a row; a car horn stays below 0.05, chord changes are over 0.3
+CHANGES = (
+    0.35  # cosine distance of the tones of two seconds in a row: a car horn reaches 0.15, chord changes 0.6 to 0.95
+)
 GUARD = 3  # frames between speech and what counts as its pause: consonants and echoes at its edges
 NEAR_S = 3.0  # noise further from the speech may be another scene's
-NOISE_HELD, NOISE_SPREAD_DB = 1.8, 2.0  # noise has no tones, and its level keeps
+NOISE_HELD, NOISE_RANGE_DB = (
+    1.8,
+    5.0,
+)  # noise has no tones, and its level keeps within this from its 10th to its 90th percentile
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,7 @@ def stretches(
     for a, b in speech:
         label[a:b] = 2
     out: list[Stretch] = []
+    constant: list[int] = []
     for a, b in _runs(label):
         if label[a] == 1:
             out.append(Stretch(a, b, "silence"))
@@ -125,7 +132,13 @@ def stretches(
             out.append(Stretch(a, b, "speech", _music_under(peaks[a:b], a, b, beats)))
         else:
             cuts = [a, *(a + c for c in _changes(bands[a:b])), b]
-            out += [Stretch(c, d, _kind(power, peaks, c, d, beats)) for c, d in itertools.pairwise(cuts)]
+            for c, d in itertools.pairwise(cuts):
+                kind = _kind(power, peaks, c, d, beats)
+                constant += [len(out)] if kind is None else []
+                out.append(Stretch(c, d, kind or "other"))
+    if any(s.kind == "music" for s in out):  # then one held chord is more likely part of it than a horn or a hum
+        for i in constant:
+            out[i] = Stretch(out[i].start, out[i].stop, "music")
     return _merged(_without_scraps(out))
 
 
@@ -183,13 +196,17 @@ def _music_under(peaks: Flags, start: int, stop: int, beats: Floats) -> bool:
     return _steady_tones(peaks) >= HELD_UNDER_SPEECH or _beaten(start, stop, beats) > 0.6
 
 
-def _kind(power: Floats, peaks: Flags, start: int, stop: int, beats: Floats) -> Kind:
-    """Of a stretch that is neither silent nor speech."""
+def _kind(power: Floats, peaks: Flags, start: int, stop: int, beats: Floats) -> Kind | None:
+    """Of a stretch that is neither silent nor speech. None: tones are held, but the same ones all the time."""
     tones = _steady_tones(peaks[start:stop])
-    if _beaten(start, stop, beats) > 0.5 or (tones >= HELD and _tones_change(peaks[start:stop])):
+    low, high = np.percentile(soundcheck.dbfs(power[start:stop]), [10, 90])
+    if tones < NOISE_HELD and high - low < NOISE_RANGE_DB:
+        return "noise"
+    if _beaten(start, stop, beats) > 0.5:
         return "music"
-    level = soundcheck.dbfs(power[start:stop])
-    return "noise" if float(level.std()) < NOISE_SPREAD_DB and tones < NOISE_HELD else "other"
+    if tones >= HELD and stop - start >= tonality.BLOCK:
+        return "music" if _tones_change(peaks[start:stop]) else None
+    return "other"
 
 
 def _steady_tones(peaks: Flags) -> float:
@@ -255,14 +272,15 @@ def _without_scraps(found: list[Stretch]) -> list[Stretch]:
     """Stretches too short to tell take the kind of the neighbour that is not silent, music before speech's own edges."""
     out = list(found)
     for i, s in enumerate(out):
-        if s.kind in ("speech", "silence") or (s.stop - s.start) * FRAME_S >= LEAST_S:
-            continue
+        lasts = (s.stop - s.start) * FRAME_S
         beside = [out[j].kind for j in (i - 1, i + 1) if 0 <= j < len(out)]
-        if "music" in beside:
+        if s.kind in ("speech", "silence", "music") or not beside:
+            continue
+        if "music" in beside and (lasts < LEAST_S or (lasts < LEAST_TOLD_S and s.kind == "other")):
             out[i] = Stretch(s.start, s.stop, "music")
-        elif beside and all(k == "speech" for k in beside):
+        elif lasts < LEAST_S and beside == ["speech", "speech"]:
             out[i] = Stretch(s.start, s.stop, "speech")
-        elif (s.stop - s.start) * FRAME_S < 0.2 and beside:
+        elif lasts < 0.2:
             out[i] = Stretch(s.start, s.stop, beside[0])
     return out
 
