@@ -9,20 +9,20 @@ from typing import Literal
 Kind = Literal["hesitation", "discourse"]
 
 HESITATIONS = {
-    "en": "um umm ummm uh uhh uhhh uhm uhmm er err erm em hm hmm hmmm mm mmm ah",
+    "en": "um umm ummm uh uhh uhhh uhm uhmm er err erm em hm hmm hmmm",
     "de": "äh ähm ähh öh öhm hm hmm mhm",
     "fr": "euh euhh heu hum hmm",
-    "es": "eh ehm em mmm hmm",
-    "it": "ehm eh mmm uhm",
+    "es": "eh ehm em hmm",
+    "it": "ehm eh uhm",
     "pt": "hum ahn hã hmm eh",
     "nl": "eh ehm uh uhm hm hmm",
     "sv": "öh öhm eh hm hmm",
     "da": "øh øhm eh hmm",
     "no": "øh eh ehm hmm",
     "pl": "yyy eee hmm yhm",
-    "ru": "э ээ эээ эм ммм хм",
+    "ru": "э ээ эээ эм хм",
     "tr": "ıı ııı eee hmm",  # noqa: RUF001
-}  # sounds that are no words; anything that could be a word is left out
+}  # sounds that are no words; what could be a word, or humming (mm), is left out
 DISCOURSE = {"en": (("you", "know"), ("i", "mean"), ("like",)), "es": (("o", "sea"),), "fr": (("tu", "vois"),)}
 MARKS = ".,?!;:…-–—\"'“”‘’()[]«»。、"  # noqa: RUF001
 

