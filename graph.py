@@ -40,7 +40,7 @@ def build(args: GraphArgs) -> Application:
         share = STAGES[analyzers[name].stage]
         on = device if share.num_gpus else "cpu"
         replicas[name] = deployment(AnalyzerReplica, name, share, on).bind(name, on, share.threads)
-    return deployment(Ingress, "ingress", SUPPORT, "cpu").bind(decoder, replicas, media_roots(args))
+    return deployment(serve.ingress()(Ingress), "ingress", SUPPORT, "cpu").bind(decoder, replicas, media_roots(args))
 
 
 def deployment(cls: type, name: str, share: Share, device: str) -> Deployment:

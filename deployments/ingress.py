@@ -46,7 +46,6 @@ class IngressConfig(Model):
     max_upload_mib: float = 512.0
 
 
-@serve.ingress()
 class Ingress:
     """decoder, replicas: handles, by deployment name. media_roots: folders that video_path may name files in."""
 
