@@ -4,7 +4,7 @@ Model: Whisper through faster-whisper (large-v3-turbo in float16 on a GPU, base 
 YIN on the spoken stretches. Weights: a folder in CLIPGRAPH_WEIGHTS, or the packages of the extra `offline`.
 Cost on one CPU core: 0.13-0.17 s per second of a 10-15 s clip that speaks, 0.003 s where nobody does (Silero finds no voice,
 Whisper is not asked). Each started 30 s of speech costs about 1.7 s; pitch is 0.01 s per second of speech.
-Seen: word error rate 1-13 % on espeak-ng voices at 125-170 words/min (16 settings of 107 words), 0 on a real speaker; word
+Seen: word error rate 0-13 % on espeak-ng voices at 125-170 words/min (25 settings of 107 words), 0 on a real speaker; word
 starts within 0.35 s. Singing over music is written down as well as base can, which is badly.
 Source: Radford et al. 2022; github.com/SYSTRAN/faster-whisper; Silero VAD.
 """

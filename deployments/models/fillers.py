@@ -9,7 +9,7 @@ from typing import Literal
 Kind = Literal["hesitation", "discourse"]
 
 HESITATIONS = {
-    "en": "um umm ummm uh uhh uhhh uhm uhmm er err erm em hm hmm hmmm",
+    "en": "um umm ummm uh uhh uhhh uhm uhmm er erm hm hmm hmmm",
     "de": "äh ähm ähh öh öhm hm hmm mhm",
     "fr": "euh euhh heu hum hmm",
     "es": "eh ehm em hmm",
