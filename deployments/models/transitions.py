@@ -23,7 +23,8 @@ NET_SURE, NET_HINT = 0.5, 0.1  # the network's own threshold; what a cut without
 MOVED = 0.4  # whip pans: median 0.12, 95 % below 0.46; hard cuts: lowest of 50 0.45, median 0.85
 ALIKE = 0.75  # structure of two pictures (correlation) from which on they may be one shot's
 FLASH_S = 0.5  # seconds; camera flashes and white-flash effects are back sooner, two cuts this close are rare
-BLANK_STD = 7.0  # levels; black, white or one-coloured frames stay under it after compression
+BLANK_STD = 4.0  # levels; black, white and one-coloured frames stay under 2 after compression, fog and sky do not
+RELIT_STD = 7.0  # levels; what compression leaves of a picture washed out by a flash
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class _Track:
         da, db = (self.x[k] - self.x[k].mean(axis=0) for k in (a, b))
         gain = np.maximum((da * db).sum(axis=0), 0) / np.maximum((da * da).sum(axis=0), 1e-3)
         rest = float(np.sqrt(((db - gain * da) ** 2).mean()))
-        return rest < max(0.4 * float(np.sqrt((db**2).mean())), BLANK_STD)
+        return rest < max(0.4 * float(np.sqrt((db**2).mean())), RELIT_STD)
 
     def flash(self, c: int) -> bool:
         """Whether the jump into frame c is light going on or off over one and the same picture."""
@@ -180,7 +181,9 @@ def find(seen: Sequence[Seen], fps: float) -> list[Found]:
     track = _Track(seen, fps)
     fades = _fades(track)
     lead, tail = _blank_ends(track)
-    hard = [h for h in _hard(track) if not any(f.first - 1 <= h.first <= f.last + 1 for f in fades)]
+    # A cut inside a fade is its own jump into or out of the blank frames.
+    at_blank = [h for h in _hard(track) if track.blank[h.first] or track.blank[h.first - 1]]
+    hard = [h for h in _hard(track) if not (h in at_blank and any(f.first - 1 <= h.first <= f.last + 1 for f in fades))]
     gradual: list[Found] = list(fades)
     for g in _gradual(track, [h.first for h in hard]):
         if g.last <= lead or g.first >= tail or any(_near(g, other, track.frames(0.4)) for other in gradual):
@@ -231,9 +234,13 @@ def _fades(track: _Track) -> list[Found]:
         b = _ramp(track, hi, 1, reach)
         down, up = lo - a, b - hi
         net = float(track.within[a : b + 1].max())
+        # Flashes and dropped frames jump: a ramp has a frame next to the blank ones that is still far from the picture.
         ramp = max(3, track.frames(0.1))
-        # Flashes jump to white and decay: one ramp alone is a fade only where the network agrees.
-        if max(down, up) < ramp or net < (NET_SURE if min(down, up) < ramp else NET_HINT):
+        ramps = [
+            length >= ramp and track.spread[beside] < 0.6 * track.spread[end]
+            for length, beside, end in ((down, lo - 1, a), (up, hi + 1, b))
+        ]
+        if not any(ramps) or net < (NET_HINT if all(ramps) else NET_SURE):
             continue
         if track.alike(a, b) > (ALIKE if net > NET_SURE else 0.4):
             continue
