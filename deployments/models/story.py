@@ -51,8 +51,11 @@ class Track:
             parts.append(("loudness", np.clip((self.loudness - QUIET_LUFS) / (LOUD_LUFS - QUIET_LUFS), 0, 1)))
         if self.speech is not None:
             parts.append(("speech", np.minimum(1, self.speech / FULL_SPEECH)))
-        total = np.asarray(sum(WEIGHTS[name] * values for name, values in parts), dtype=np.float64)
-        return smoothed(total / sum(WEIGHTS[name] for name, _ in parts), SMOOTH_S)
+        total: FloatArray = np.zeros(len(self.t))
+        for name, values in parts:
+            total += WEIGHTS[name] * values
+        weight = sum(WEIGHTS[name] for name, _ in parts)
+        return smoothed(total / weight, SMOOTH_S)
 
 
 @dataclass(frozen=True)
