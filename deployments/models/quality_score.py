@@ -29,21 +29,28 @@ BANDS: Curve = (
     (0.008, 0.02, 0.04, 0.08),
     (100, 70, 40, 0),
 )  # photos 0-0.005, 8-bit gradients 0.01, steps of 4 codes 0.05
-CLIPPED: Curve = ((0.03, 0.1, 0.25, 0.5, 0.8), (100, 80, 50, 20, 0))  # share at full white
+CLIPPED: Curve = (
+    (0.04, 0.15, 0.3, 0.6, 0.9),
+    (100, 60, 35, 10, 0),
+)  # share at full white; windows and lamps take up to 0.05
 PALE: Curve = ((180, 200, 220, 245), (100, 75, 40, 0))  # mean luma
-LIT: Curve = ((25, 60, 85, 130), (0, 35, 65, 100))  # luma at 95 %: the bright end of a well-lit picture is above 130
+LIT: Curve = ((25, 60, 85, 130), (0, 40, 65, 100))  # luma at 95 %: the bright end of a well-lit picture is above 130
 SPREAD: Curve = ((0, 25, 60, 110), (0, 25, 70, 100))  # luma from 5 to 95 %
 LINES: Curve = ((144, 240, 360, 480, 720, 1080), (10, 25, 45, 62, 85, 100))  # short side, pixels
 RATE: Curve = ((8, 15, 20, 24), (10, 50, 80, 100))  # frames per second
 BITS: Curve = ((0.008, 0.02, 0.04, 0.08, 0.14), (5, 35, 60, 85, 100))  # bits per pixel, H.264 at 720 lines; log scale
 
 BLACK = 28.0  # luma at 99 %; above coded black (0-16) with coding noise, below any lit picture
-BLUR_LIMIT = 2.4  # px, blurred whatever the rest of the clip looks like; soft but usable phone clips reach 2.2
+BLUR_LIMIT = 2.6  # px, blurred whatever the rest of the clip looks like; a smoothed but usable phone clip reads 2.1-2.6
 BLUR_STEP, BLUR_LEAST = 0.8, 1.2  # px softer than the clip's sharp quarter, and at least; shots of one clip vary by 0.5
 NOISE_LIMIT = 2.5  # sigma; clean coded photos and textures read at most 1
-EXPOSURE_LIMIT, BLOCK_LIMIT, BAND_LIMIT = 50.0, 45.0, 45.0  # scores
-SHOULDER = 0.08  # of the clipped share, just below white: a photo's highlights run into white, a white page jumps to it
-BLOWN = 0.97  # share of white beyond which not even a page's text is left
+EXPOSURE_LIMIT, BLOCK_LIMIT, BAND_LIMIT = 60.0, 45.0, 45.0  # scores
+SHOULDER = (
+    0.1  # of the clipped share, luma 220-249: a photo's highlights run into white, a page with text reads 0.02-0.09
+)
+TITLE, PAGE, BLOWN = 0.4, 0.75, 0.97  # shares of white: at most a title, at least a page, more than a page with text
+DRAWN_SCORE = 75.0
+BURNT = 0.005  # share of white below which nothing is burnt, however pale: mist, snow, a drawn sky
 AUDIO_BITS = 128_000  # bits per second that a sound track takes of the file, at most a third
 # Bits for the same picture, relative to H.264, as codec comparisons commonly put them.
 CODECS = {"hevc": 0.6, "vp9": 0.65, "av1": 0.5, "vp8": 1.1, "mpeg4": 1.6, "mpeg2video": 2.2, "mjpeg": 6.0}
@@ -56,7 +63,7 @@ class PictureScores(Model):
 
     sharpness: float | None = Field(description="from the blur of edges in pixels at native size; null without edges")
     exposure: float | None = Field(description="lower with white clipping, paleness, or no bright end")
-    contrast: float | None = Field(description="from the luma spread, 5 to 95 %")
+    contrast: float | None = Field(description="from the luma spread, 5 to 95 %; null without edges")
     noise: float | None = Field(description="100 is clean")
     blockiness: float | None = Field(description="100 is free of block edges (always near 100 for VP9 and AV1)")
     banding: float | None = Field(description="100 is free of contours in smooth areas")
@@ -87,7 +94,7 @@ def picture(m: FrameQuality) -> PictureScores:
     return PictureScores(
         sharpness=None if m.blur is None else on(BLUR, m.blur),
         exposure=min(over(m), under(m)),
-        contrast=on(SPREAD, m.levels[2] - m.levels[0]),
+        contrast=None if m.blur is None else on(SPREAD, m.levels[2] - m.levels[0]),
         noise=None if m.noise is None else on(NOISE, m.noise),
         blockiness=None if m.blockiness is None else on(BLOCKS, m.blockiness),
         banding=None if m.banding is None else on(BANDS, m.banding),
@@ -95,10 +102,15 @@ def picture(m: FrameQuality) -> PictureScores:
 
 
 def over(m: FrameQuality) -> float:
-    """100 with no burnt highlights, 0 with nothing else. White that no tones lead up to is graphics and not counted."""
-    blown = m.clipped >= BLOWN
-    photographic = 1.0 if blown else min(1.0, m.shoulder / max(SHOULDER * m.clipped, 1e-9))
-    return min(on(CLIPPED, m.clipped * photographic), 100.0 if photographic < 1 else on(PALE, m.mean))
+    """100 with no burnt highlights, 0 with nothing else.
+
+    White that no tones lead up to is drawn when there is little of it (a title) or hardly anything else (a page); between
+    the two it is a burnt sky as often. What is drawn may be meant so: it loses some points but is no fault.
+    """
+    pale = on(PALE, m.mean)
+    score = min(on(CLIPPED, m.clipped), pale if m.clipped > BURNT else max(pale, DRAWN_SCORE))
+    drawn = m.clipped < TITLE or PAGE <= m.clipped < BLOWN
+    return max(score, DRAWN_SCORE) if drawn and m.shoulder < SHOULDER * m.clipped else score
 
 
 def under(m: FrameQuality) -> float:
