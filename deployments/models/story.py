@@ -54,8 +54,8 @@ class Track:
         total: FloatArray = np.zeros(len(self.t))
         for name, values in parts:
             total += WEIGHTS[name] * values
-        weight = sum(WEIGHTS[name] for name, _ in parts)
-        return smoothed(total / weight, SMOOTH_S)
+        total /= sum(WEIGHTS[name] for name, _ in parts)
+        return smoothed(total, SMOOTH_S)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class Phase:
 
 def clock(start: float, end: float) -> FloatArray:
     """(n,) seconds: the middles of half seconds, at least one."""
-    return start + STEP_S * (np.arange(max(1, round((end - start) / STEP_S))) + 0.5)
+    n = max(1, round((end - start) / STEP_S))
+    return np.linspace(0.5, n - 0.5, n) * STEP_S + start
 
 
 def per_minute(at: Sequence[float], t: FloatArray, reach: float, start: float, end: float) -> FloatArray:

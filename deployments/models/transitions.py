@@ -121,8 +121,9 @@ class _Track:
     def flash(self, c: int) -> bool:
         """Whether the jump into frame c is light going on or off over one and the same picture."""
         reach = self.frames(FLASH_S)
-        if not self.blank[c - 1 : c + 1].any() and self.relit(c - 1, c) and self.distance(c - 1, c) > 12:
-            return self.distance_relit(c - 1, c) < 0.35 * self.distance(c - 1, c)
+        if self.alike(c - 1, c) > ALIKE and not self.blank[c - 1 : c + 1].any() and self.relit(c - 1, c):
+            apart = self.distance(c - 1, c)
+            return apart > 12 and self.distance_relit(c - 1, c) < 0.35 * apart
         for p in range(c - 1, max(-1, c - 1 - reach), -1):
             for q in range(c, min(self.n, p + 1 + reach)):
                 if self.blank[p] or self.blank[q] or q - p < 2:
@@ -130,6 +131,13 @@ class _Track:
                 if self.alike(p, q) > ALIKE and all(self.relit(p, k) for k in range(p + 1, q)):
                     return True
         return False
+
+    def overlaid(self, c: int) -> bool:
+        """Whether most of the picture goes on unchanged into frame c: text or a card appears. Black bars do not count."""
+        before, now = self.x[c - 1], self.x[c]
+        lit = np.maximum(before, now).max(axis=1) > 24
+        still = np.abs(now - before).max(axis=1) < 6
+        return float((lit & still).sum()) > 0.5 * max(1.0, float(lit.sum()))
 
     def mixture(self, a: int, b: int) -> tuple[float, NDArray[Any], float]:
         """How well the frames between a and b are mixtures, pixel by pixel, of frames a and b: dissolves, wipes, irises.
@@ -212,7 +220,7 @@ def _hard(track: _Track) -> list[Found]:
         fair = spike > 1.8 and change > 5 and net > NET_SURE
         if not (strong or fair or (net > 0.8 and spike > 1.4 and change > 8)):
             continue
-        if track.moved[c] < MOVED or track.flash(c):
+        if track.moved[c] < MOVED or track.flash(c) or (net < 0.95 and track.overlaid(c)):
             continue
         if found and c - found[-1].first <= 2:  # two jumps in neighbouring frames are one cut over a mixed frame
             if change > track.change[found[-1].first]:
@@ -242,7 +250,7 @@ def _fades(track: _Track) -> list[Found]:
         ]
         if not any(ramps) or net < (NET_HINT if all(ramps) else NET_SURE):
             continue
-        if track.alike(a, b) > (ALIKE if net > NET_SURE else 0.4):
+        if track.alike(a, b) > (ALIKE if net > NET_SURE else 0.4) or track.flash(lo) or track.flash(hi + 1):
             continue
         found.append(Found(a + 1, b - 1, "gradual", round(max(net, 0.6), 3)))
     return found
