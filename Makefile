@@ -1,13 +1,13 @@
 # make run [VIDEO=clip.mp4]   set up, start the service, analyse the clip (default: a generated sample), stop
 # make serve                  set up and keep serving on http://127.0.0.1:8000
-# make test | check | bench   tests | ruff and mypy | the CPU benchmarks
+# make test | check | docs | bench   tests | ruff and mypy | tables and picture of the README | the CPU benchmarks
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
 VIDEO ?= out/sample.mp4
 BIN := .venv/bin
 export RAY_USAGE_STATS_ENABLED := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup run serve test check bench
+.PHONY: setup run serve test check docs bench
 setup: .venv/ready
 .venv/ready: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Clipgraph needs Python 3.11 or 3.12; name one with PYTHON=..."; exit 1; }
@@ -33,7 +33,10 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: setup
+	$(BIN)/python -m docs.generate
+
 bench: setup
 	$(BIN)/python -m benchmarks.service
 	$(BIN)/python -m benchmarks.data_path
-	$(BIN)/python -m benchmarks.table
+	$(BIN)/python -m docs.generate

@@ -1,0 +1,172 @@
+"""The data path without the models: decode, put into shared memory, map, gather, on a long clip.
+
+python -m benchmarks.data_path [SECONDS]      default 600
+
+The real ingress, pipeline, decoder and wrapper run on a local Ray; each analyzer is replaced by one that has the same needs
+and computes nothing, so what is left is the cost and the memory of moving frames. The clip is 1080x1920, 30 fps, h264.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from benchmarks.record import write
+from deployments.analyzer import Analyzer, ClipContext, ModelInfo, Result, Window, discover
+from tests.clips import draw, sound
+from tests.clips.write import write as write_clip
+
+PIECE_S = 10
+
+
+class NoOp(Analyzer[Result]):
+    """Same needs as a real analyzer; touches every frame it is given and finds nothing."""
+
+    question, stage, result = "What does moving frames cost?", "cpu", Result
+
+    def load(self, device: str) -> None:
+        self.model = ModelInfo(name="no-op", source="builtin")
+
+    def predict(self, windows: Sequence[Window]) -> list[list[Any]]:
+        return [[int(f[0, 0, 0]) for f in w.answered.pixels] if w.frames else [len(w.heard.mono)] for w in windows]
+
+    def summarize(self, outputs: Sequence[Any], clip: ClipContext) -> Result:
+        return Result(segments=(), notes=(f"{len(outputs)} outputs",))
+
+
+def long_clip(path: Path, seconds: int) -> Path:
+    """A clip of so many seconds: ten encoded seconds, their packets repeated with later times."""
+    picture = draw.fit(draw.photo("coffee"), 1400, 2200)
+
+    def frames() -> Iterator[draw.Picture]:
+        for k in range(PIECE_S * 30):
+            yield draw.camera(picture, 1080, 1920, x=100 * np.sin(k / 40), y=60 * np.cos(k / 50))
+
+    piece = write_clip(
+        path.with_name("piece.mp4"),
+        frames(),
+        30.0,
+        sound.beat(120, PIECE_S),
+        keyframe_every=60,
+        options={"crf": "26", "preset": "ultrafast", "bf": "0"},
+    )
+    with av.open(str(path), "w") as out:
+        streams: dict[int, Any] = {}
+        last: dict[int, int] = {}
+        for turn in range(seconds // PIECE_S):
+            with av.open(str(piece)) as source:
+                for stream in source.streams:
+                    if stream.index not in streams:
+                        streams[stream.index] = out.add_stream_from_template(stream)
+                for packet in source.demux():
+                    if packet.dts is None or packet.time_base is None:
+                        continue
+                    index, at = packet.stream.index, packet.dts + round(turn * PIECE_S / packet.time_base)
+                    if at <= last.get(index, -(2**62)):
+                        continue  # the encoder's padding at a joint
+                    packet.pts = last[index] = at
+                    packet.dts = at
+                    packet.stream = streams[index]
+                    out.mux(packet)
+    return path
+
+
+class StorePeak(threading.Thread):
+    """The most bytes that Ray's object store held."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak_mib, self.going = 0.0, True
+
+    def run(self) -> None:
+        import ray
+
+        total = ray.cluster_resources()["object_store_memory"]
+        while self.going:
+            used = total - ray.available_resources().get("object_store_memory", total)
+            self.peak_mib = max(self.peak_mib, used / 2**20)
+            time.sleep(0.2)
+
+
+def main() -> None:
+    import ray
+    from ray import serve
+
+    from deployments.decoder import Decoder
+    from deployments.ingress import Ingress
+    from deployments.replica import AnalyzerReplica
+    from deployments.stages import SUPPORT
+    from graph import deployment
+
+    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 600
+    if __name__ == "__main__":
+        ray.cloudpickle.register_pickle_by_value(sys.modules["__main__"])
+    ray.init(include_dashboard=False, log_to_driver=False)
+    kinds = {n: type("NoOpOf", (NoOp,), {"name": n, "needs": cls.needs}) for n, cls in discover().items()}
+
+    class Bench(Ingress):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.analyzers = dict(kinds)
+
+    replicas = {n: deployment(AnalyzerReplica, n, SUPPORT, "cpu").bind(n, "cpu", 1, k) for n, k in kinds.items()}
+    decoder = (
+        deployment(Decoder, "decoder", SUPPORT, "cpu")
+        .options(user_config={"threads": 2, "max_duration_s": 3600})
+        .bind()
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        clip = long_clip(Path(folder) / "long.mp4", seconds)
+        app = (
+            deployment(Bench, "ingress", SUPPORT, "cpu")
+            .options(user_config={"time_limit_s": 3600})
+            .bind(decoder, replicas, (folder,))
+        )
+        handle = serve.run(app, name="data_path", route_prefix=None)
+        handle.analyze.remote(clip.name, None, None, 0.0, 5.0).result()
+        peak = StorePeak()
+        peak.start()
+        report: Any = handle.analyze.remote(clip.name).result()
+        peak.going = False
+    serve.shutdown()
+    ray.shutdown()
+    timing = report.timing
+    rows = [
+        {
+            "what": f"{seconds} s of 1080x1920, 30 fps, no models: wall",
+            "seen": f"{timing.wall_s:.1f} s, {timing.realtime_factor:.3f} s per second of video",
+            "analyzers_ok": f"{report.counts.ok} no-op",
+        },
+        {
+            "what": "of that decoding into all views (two segments at a time)",
+            "seen": f"{timing.decode_s:.1f} s of work, {timing.frames_decoded} frames for {report.clip.frames}",
+            "analyzers_ok": f"{report.counts.ok} no-op",
+        },
+        {"what": "object store, peak", "seen": f"{peak.peak_mib:.0f} MiB", "analyzers_ok": f"{report.counts.ok} no-op"},
+    ]
+    figures = {
+        "arm": "graph",
+        "seconds": seconds,
+        "wall_s": timing.wall_s,
+        "decode_s": timing.decode_s,
+        "segments": timing.segments,
+        "frames": report.clip.frames,
+        "frames_decoded": timing.frames_decoded,
+        "object_store_peak_mib": peak.peak_mib,
+        "analyzers_ok": report.counts.ok,
+        "weights": "none: no-op analyzers",
+        "rows": rows,
+    }
+    print(write("data_path", figures))
+
+
+if __name__ == "__main__":
+    main()

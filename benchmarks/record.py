@@ -1,0 +1,67 @@
+"""What every result says besides its figures: hardware, versions, commit."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def hardware() -> dict[str, Any]:
+    cpu = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    gpus: list[str] = []
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        gpus = [
+            str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(i)))
+            for i in range(pynvml.nvmlDeviceGetCount())
+        ]
+    except Exception:
+        gpus = []
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(memory, 1), "gpus": gpus}
+
+
+def commit() -> str:
+    """The commit the run was made at, with `+` when the tree had changes."""
+    head = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "-uno"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return f"{head}{'+' if changed else ''}" if head else "unknown"
+
+
+def write(name: str, figures: dict[str, Any]) -> Path:
+    """Write results/<name>.json and return its path."""
+    versions = {p: importlib.metadata.version(p) for p in ("ray", "torch", "av", "opencv-python", "numpy")}
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    body = {
+        "name": name,
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit(),
+        "hardware": hardware(),
+        "versions": versions,
+        **figures,
+    }
+    path.write_text(json.dumps(body, indent=2) + "\n")
+    return path
