@@ -3,6 +3,9 @@
 Model: none. Tracked corners and robust fits give the global motion between frames 1/8 s apart (models/global_motion.py); change
 points of its speed give the movements (models/movements.py). Shot sizes come from the height of eye_tracking's faces.
 Content that moves left is a camera that pans right; content that turns clockwise is a camera that rolls left.
+Pans are followed up to 2 frame widths per second and measured from 0.012 on. 180 pixels are enough: a pan of 0.03 widths per
+second is 0.7 of a pixel from look to look, and tracking scatters by less than a tenth of that.
+Cost: 0.07 CPU seconds per video second (one thread), summarize 0.001.
 """
 
 from __future__ import annotations
@@ -17,19 +20,15 @@ from deployments.analyzer import Analyzer, ClipContext, ModelInfo, Needs, Result
 from deployments.analyzers.cut_analysis import CutResult
 from deployments.analyzers.eye_tracking import EyeResult
 from deployments.media import FloatArray, Model, View
-from deployments.models import global_motion
-from deployments.models.global_motion import UNKNOWN, Motion
+from deployments.models.camera_speed import LONG, LONG_EVERY, RATE, camera_speeds, confirmed, corrected, stretched
+from deployments.models.global_motion import UNKNOWN, Motion, motion_between
 from deployments.models.movements import AXES, MovementKind, Span, movements, to_widths
+from deployments.models.point_tracks import gray_of
 from deployments.models.shot_size import ShotSize, face_shares, size_spans
 from deployments.weights import package_version
 
 SpeedUnit = Literal["frame_widths_per_s", "frame_heights_per_s", "scale_per_s", "degrees_per_s"]
 UNITS: tuple[SpeedUnit, ...] = ("frame_widths_per_s", "frame_heights_per_s", "scale_per_s", "degrees_per_s")
-RATE = 8.0  # looks per second; at 4 a pan of one width per second leaves a quarter of the frame behind, at 8 an eighth
-LONG = 8  # looks (1 s) a slow move is measured over as well, every LONG_EVERY looks: see `corrected`
-LONG_EVERY = 4
-SLOW = 0.15  # widths/s; faster moves need no correction, and after a second too little of the first picture is left
-MOST_MISSED = 0.05  # widths/s; encoders were seen to hide up to 0.04
 MOTION_STEP_S = 0.5  # the motion curve's step: 2 samples per second, as temporal_flow reads it
 
 
@@ -103,7 +102,7 @@ class CameraAnalysis(Analyzer[CameraResult]):
         shots = [(s.start, s.end) for s in cuts.segments] if cuts else []
         blends = [(c.start, c.end) for c in cuts.cuts if c.end > c.start] if cuts else []
         shots = shots or [(clip.info.start, clip.info.end)]
-        steps, longs = camera_speeds(outputs, clip.times, clip.info.fps, clip.info.variable_rate)
+        steps, longs, held = camera_speeds(outputs, clip.times, clip.info.fps, clip.info.variable_rate)
         starts, ends = clip.times[:-1], clip.times[1:]
         factors = to_widths(clip.info.width, clip.info.height)
         found: list[Span] = []
@@ -116,8 +115,9 @@ class CameraAnalysis(Analyzer[CameraResult]):
                 mine &= (ends <= a + 1e-3) | (starts >= b - 1e-3)
             inside |= mine
             if mine.any():
-                speeds[mine] = corrected(speeds[mine], longs[1:][mine], factors)
+                speeds[mine] = corrected(speeds[mine], longs[1:][mine], held[1:][mine], factors)
                 spans = movements(starts[mine], ends[mine], speeds[mine], factors)
+                spans = [confirmed(s, starts, ends, longs[1:], factors) for s in spans]
                 found += stretched(spans, begin, end)
         segments = tuple(named(s) for s in found)
         sizes = shot_sizes(clip.upstream.get("eye_tracking", EyeResult), clip.times, shots)
@@ -138,64 +138,13 @@ def window_motions(window: Window) -> list[tuple[Motion, Motion]]:
     """
     frames = window.seen
     first = max(0, window.start - LONG)
-    grays = {i: global_motion.gray_of(frames.pixels[i]) for i in range(first, window.stop)}
+    grays = {i: gray_of(frames.pixels[i]) for i in range(first, window.stop)}
     out = []
     for i in range(window.start, window.stop):
-        step = global_motion.motion_between(grays[i - 1], grays[i]) if i else UNKNOWN
+        step = motion_between(grays[i - 1], grays[i]) if i else UNKNOWN
         due = round(float(frames.t[i]) * RATE) % LONG_EVERY == 0 and i >= LONG
-        out.append((step, global_motion.motion_between(grays[i - LONG], grays[i]) if due else UNKNOWN))
+        out.append((step, motion_between(grays[i - LONG], grays[i]) if due else UNKNOWN))
     return out
-
-
-def camera_speeds(
-    outputs: Sequence[tuple[Motion, Motion]], times: FloatArray, fps: float, variable_rate: bool
-) -> tuple[FloatArray, FloatArray]:
-    """(n, 4) speeds of the camera in the units of AXES, NaN if unknown: to each frame from the one before, and from the one LONG before.
-
-    The view samples what is on screen every 1/8 s, and at 30 fps that is the third or the fourth next frame. Taking the speed
-    over the time between the frames themselves keeps an even pan even.
-    """
-    shown = times if variable_rate or fps <= 0 else np.floor(times * fps + 1e-3) / fps
-    found = []
-    for which, back in ((0, 1), (1, LONG)):
-        raw = np.array([list(o[which]) for o in outputs], float).reshape(-1, 5)
-        speeds = np.full((len(outputs), 4), np.nan)
-        between = shown[back:] - shown[:-back]
-        between = np.where(between > 1e-6, between, times[back:] - times[:-back])
-        speeds[back:] = raw[back:, :4] * np.array([-1.0, 1.0, 1.0, -1.0]) / between[:, None]
-        speeds[raw[:, 4] <= 0] = np.nan
-        found.append(speeds)
-    return found[0], found[1]
-
-
-def corrected(steps: FloatArray, longs: FloatArray, factors: FloatArray) -> FloatArray:
-    """Steps of one shot, (n, 4), with what they miss of slow moves put back; longs: (n, 4), over the LONG steps that end there.
-
-    An encoder redraws a soft, slowly moving picture only now and then, so that most steps see no motion and the few jumps are
-    taken for outliers: at crf 28 a zoom of 1.03 a second came out as 1.01. Over a second the jumps have evened out.
-    """
-    change, count = np.zeros_like(steps), np.zeros(len(steps))
-    for i in np.flatnonzero(~np.isnan(longs[:, 0])):
-        if i < LONG - 1:
-            continue
-        within = slice(i - LONG + 1, i + 1)
-        seen, whole = steps[within].mean(axis=0), longs[i]
-        missed = float(np.linalg.norm((whole - seen) * factors))
-        # Only ever more motion, never less: over a second a caption that stands still can win over a picture that has gone.
-        more = float(np.linalg.norm(whole * factors)) > float(np.linalg.norm(seen * factors))
-        if more and missed < MOST_MISSED and float(np.linalg.norm(whole * factors)) < SLOW:  # false for NaN
-            change[within] += whole - seen
-            count[within] += 1
-    return steps + change / np.maximum(count, 1)[:, None]
-
-
-def stretched(spans: list[Span], begin: float, end: float) -> list[Span]:
-    """The spans of one shot with its first and last frames' halves added, which no pair covers: they last from begin to end."""
-    first, last = min(s.start for s in spans), max(s.end for s in spans)
-    return [
-        Span(begin if s.start == first else s.start, end if s.end == last else s.end, s.kind, s.speed, s.stability)
-        for s in spans
-    ]
 
 
 def named(span: Span) -> Movement:

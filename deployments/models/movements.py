@@ -51,6 +51,7 @@ SHAKE = 0.012  # widths/s rms, 0.15 % of the width per frame at 8/s: what a trip
 MIN_TRAVEL = 0.02  # a move takes the picture at least 2 % of its width on; less is a nudge of the hand
 SHORT_S, SHORT_TRAVEL = 0.6, 0.06  # a move shorter than this must go further to be one
 GAP_S = 0.3  # unknown pairs in between and pauses up to this long do not end a movement
+EASE, EASE_PAIRS = 0.05, 4  # an eased move's ends are slower than 5 % of its peak only in its outer 1 %
 STEADY = 0.05  # widths/s of jitter at which stability is 0.5: about 0.6 % of the width per frame
 
 
@@ -146,6 +147,7 @@ def _known(starts: Floats, ends: Floats, speeds: Floats, factors: Floats) -> lis
     for axis, names in enumerate(AXES):
         for side, name in zip((-1, 1), names, strict=True):
             for i, j in _joined(runs(signs[:, axis] == side), starts, ends, signs[:, axis], side):
+                i, j = _eased(side * speeds[:, axis], i, j, FLOOR[axis])
                 length = float(ends[j - 1] - starts[i])
                 travel = abs(float((v[i:j, axis] * (ends[i:j] - starts[i:j])).sum()))
                 if travel < (SHORT_TRAVEL if length < SHORT_S else MIN_TRAVEL):
@@ -172,6 +174,16 @@ def directions(v: Floats, speeds: Floats, cut: list[tuple[int, int]]) -> NDArray
         moves &= np.abs(mean) > SECOND * float(np.abs(mean).max())
         signs[i:j] = np.where(moves, np.sign(mean), 0)
     return signs
+
+
+def _eased(speed: Floats, i: int, j: int, floor: float) -> tuple[int, int]:
+    """The run [i, j) with the slow ends of an eased move, which the change points cut off, added again. speed: (n,), positive along."""
+    least = max(floor, EASE * float(speed[i:j].max()))
+    reach = max(1, min(EASE_PAIRS, (j - i) // 3))
+    for _ in range(reach):
+        i -= bool(i > 0 and speed[i - 1] > least)
+        j += bool(j < len(speed) and speed[j] > least)
+    return i, j
 
 
 def _joined(
