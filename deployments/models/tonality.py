@@ -30,15 +30,16 @@ CHROMA_HOP, CHROMA_WINDOW = 4096, 8192  # 2 Hz bins: a semitone at 65 Hz is 4 Hz
 LOWEST, HIGHEST = 60.0, 2000.0  # Hz, of the peaks that make chroma
 OVERTONES = 4
 OVERTONE_DECAY = 0.6
-# C. Krumhansl and E. Kessler's probe-tone ratings (1982). Of four published sets of profiles the best on 217 chord progressions
-# and songs in all keys.
+# C. Krumhansl and E. Kessler's probe-tone ratings (1982). Of four published sets of profiles the best on 80 chord progressions
+# and 137 synthesised songs in all keys.
 MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
 MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
-# A key and its relative have the same tones: the bass, and the chords a piece begins and ends with, tell them apart. 76 % of the songs
-# are right without, 93 % with these weights; twice or half of each changes that by under 3 %.
+# A key and its relative have the same tones: the bass, and the chords that a piece begins and ends with, tell them apart. On those 217
+# pieces, most of which begin on the tonic, 72 % of the songs and 89 % of the progressions are right without, 93 and 100 % with. FIRST
+# matters: at half of it 83 and 90 %. On 80 other songs, nearly all with drums: 75 % from the start, 50 % cut out of the middle.
 BASS, FIRST, LAST = 0.3, 0.8, 0.4
 EDGE = 0.125  # share of the music that counts as its beginning, and its end
-FIT = 0.6  # least correlation with the profile; 95 % of the songs are above 0.75
+FIT = 0.6  # least correlation with the profile; of the pieces that were right 95 % have 0.75 or more
 MARGIN = 0.01  # least lead over the next key
 FEWEST_TONES = 3  # pitch classes
 LEAST_FRAMES = 8  # 2 s
@@ -72,20 +73,20 @@ def lines(mono: Samples) -> Flags:
     return out
 
 
-def held(peaks: Flags) -> float:
-    """0-5: how steadily the five most held tones of these frames last, each 0-1, over what their surroundings hold."""
+def held(peaks: Flags) -> tuple[float, ...]:
+    """How steadily the five most held tones of these frames last, most held first, each 0-1 over what its surroundings hold."""
     from scipy.ndimage import median_filter
 
     if not len(peaks):
-        return 0.0
+        return (0.0,) * 5
     share = (peaks[:, :-1] | peaks[:, 1:]).mean(axis=0)
     share = share - median_filter(share, 21)
-    total = 0.0
+    tones = []
     for _ in range(5):
         i = int(share.argmax())
-        total += float(share[i])
+        tones.append(float(share[i]))
         share[max(0, i - 3) : i + 4] = 0
-    return total
+    return tuple(tones)
 
 
 @dataclass(frozen=True)
