@@ -25,6 +25,7 @@ from deployments.report import Report
 from tests.clips import sound, write
 from tests.clips.sample import TRUTH
 from tests.test_container import moving
+from tests.test_contract import same
 from tests.test_http_api import assert_problem, events
 
 pytestmark = pytest.mark.serve
@@ -190,7 +191,7 @@ def test_clips_at_once_share_batches_and_answer_as_alone(service: str, tmp_path:
         answers = list(pool.map(lambda p: analyze(service, p, "color_analysis", "camera_analysis").json(), paths * 4))
     for k, answer in enumerate(answers):
         for name in ("color_analysis", "camera_analysis"):
-            assert answer["analyzers"][name]["result"] == alone[k % 3][name]["result"]
+            assert same(answer["analyzers"][name]["result"], alone[k % 3][name]["result"])
     mixed = {n: d["analyzer"]["mixed_batches"] for n, d in health(service)["deployments"].items() if d["analyzer"]}
     assert mixed["color_analysis"] + mixed["camera_analysis"] > 0
 
@@ -265,7 +266,8 @@ def _place(array: Any) -> str:
     for line in Path("/proc/self/maps").read_text().splitlines():
         low, high = (int(part, 16) for part in line.split()[0].split("-"))
         if low <= address < high:
-            return f"{'read-only' if not array.flags.writeable else 'writable'} {line.split()[-1]};"
+            mapped = " ".join(line.split()[5:])
+            return f"{'writable' if array.flags.writeable else 'read-only'} {mapped};"
     return "nowhere;"
 
 
