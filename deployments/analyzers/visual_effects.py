@@ -132,7 +132,7 @@ def read(
     bars = look_rules.bars(t) + look_rules.blurred_bars(t)
     found = [
         *moves, *freezes, *dissolves, *bars,
-        *pace_rules.punch_ins(t),
+        *pace_rules.punch_ins(t, moves + dissolves),
         *pace_rules.cadences(t, freezes + moves + dissolves),
         *pace_rules.blurs(t, moves + dissolves),
         *look_rules.tones(t), *look_rules.vignettes(t), *look_rules.grain(t), *look_rules.split_screens(t, bars),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deployments.models.effect_track import LEAST_S, UNIFORM, Box, Found, Track, lasting, smooth
 from deployments.models.frame_statistics import GRID, SEAMS, Floats
@@ -20,14 +21,17 @@ def tones(t: Track) -> list[Found]:
     low, high = np.percentile(s.grid.reshape(len(s), -1), [20, 80], axis=1)
     known = (s["seen"] > 0.08) & (s["contrast"] > UNIFORM) & (high - low > 8)
     chroma, rest = s["chroma"], s["tint_rest"]
-    # x264 crf 32 leaves grey at 0.0 and a camera's greyest scene has 3 or more somewhere.
-    grey = (chroma < 2.0) & (s["coloured"] < 0.02)
+    # Grey is 0.0 after a key frame. x264 crf 32 drags up to 3 along from coloured frames before it, no longer than that,
+    # and a camera's greyest scene has 3 or more somewhere.
+    grey = (chroma < 3.2) & (s["coloured"] < 0.04)
     # Orange-brown lies at 10-70 degrees between -Cb and Cr; in a true photograph rest is half the chroma or more.
     hue = np.degrees(np.arctan2(s["tint_cr"], -s["tint_cb"]))
     brown = (chroma > 4.0) & (rest < 0.22 * chroma) & (rest < 4.5) & (hue > 8) & (hue < 72) & (s["tint_cb"] < -2)
     found: list[Found] = []
     for kind, mask in (("black_and_white", grey), ("sepia", brown)):
         for a, b in lasting(t, mask & known, known):
+            if kind == "black_and_white" and float((chroma[a:b] < 2.0).mean()) < 0.4:
+                continue
             strength = (
                 1.0 if kind == "black_and_white" else float(np.clip(np.median(chroma[a:b][mask[a:b]]) / 25, 0.1, 1))
             )
@@ -38,13 +42,17 @@ def tones(t: Track) -> list[Found]:
 def grain(t: Track) -> list[Found]:
     """Film grain or its imitation, where the encoder has left it."""
     noise = t.s["noise"]
-    k = t.frames(0.5, 3)
-    level = smooth(noise, k)
-    # 0.15-0.5 is what moving texture and camera noise leave at 96 pixels, measured on real clips.
+    level = smooth(noise, t.frames(0.5, 3))
+    # Detail that moves a pixel or more between frames is as new as noise: 1 / 96 of the short side.
+    known = (t.s["contrast"] > 1.0) & (np.hypot(t.s["shift_x"], t.s["shift_y"]) < 0.009)
+    # 0.15-0.5 is what slowly moving texture and camera noise leave at 96 pixels, measured on real clips.
     return [
         Found("grain", a, b, float(np.clip(np.median(noise[a:b]) / 4, 0.05, 1)))
-        for a, b in lasting(t, level > 0.7, t.s["contrast"] > 1.0, least=1.0)
+        for a, b in lasting(t, (level > 0.7) & known, known, least=1.0)
     ]
+
+
+DEPTH = 0.4  # a photograph with a bright middle reaches 0.3 by itself
 
 
 def vignettes(t: Track) -> list[Found]:
@@ -53,8 +61,8 @@ def vignettes(t: Track) -> list[Found]:
     usable = (s["contrast"] > 12) & (s["luma"] > 25) & (s["luma"] < 225)
     if usable.sum() * t.dt < 1.0:
         return []
-    depth, sure = radial_falloff(np.log(s.grid[usable] + 6.0).mean(0))
-    if depth < 0.25 or not sure:
+    depth, sure = radial_falloff(np.log(s.grid[usable] + 12.0).mean(0))
+    if depth < DEPTH or not sure:
         return []
     return [Found("vignette", 0, n, float(np.clip(depth, 0, 1)))]
 
@@ -69,17 +77,26 @@ def radial_falloff(log_grid: Floats) -> tuple[float, bool]:
     r = (x**2 + y**2) / 2
     bowl = np.stack([np.ones_like(r), x, y, r, r**2], -1).reshape(-1, 5)
     flat = log_grid.reshape(-1)
-    fit, *_ = np.linalg.lstsq(bowl, flat, rcond=None)
-    plane, *_ = np.linalg.lstsq(bowl[:, :3], flat, rcond=None)
-    left = float(((flat - bowl @ fit) ** 2).mean())
-    before = float(((flat - bowl[:, :3] @ plane) ** 2).mean())
+    fit, left = _steady_fit(bowl, flat)
+    _, before = _steady_fit(bowl[:, :3], flat)
     curve = fit[3] * np.array([0.15, 0.5, 0.9]) + fit[4] * np.array([0.15, 0.5, 0.9]) ** 2
     depth = 1 - float(np.exp(fit[3] * 0.9 + fit[4] * 0.81))
     falling = bool(curve[0] > curve[1] - 0.02 and curve[1] > curve[2])
     ring = log_grid[(r > 0.12) & (r < 0.4)]
     corners = [log_grid[np.ix_(rows, cols)].mean() for rows in ([0, 1], [-1, -2]) for cols in ([0, 1], [-1, -2])]
     all_dark = max(corners) < ring.mean() - 0.12
-    return depth, falling and all_dark and left < 0.4 * before
+    return depth, falling and all_dark and left < 0.35 * before
+
+
+def _steady_fit(basis: NDArray[np.float64], values: Floats) -> tuple[NDArray[np.float64], float]:
+    """Least squares that a dark corner or a lamp does not pull: (coefficients, mean squared rest within 0.6 of the fit)."""
+    weight = np.ones(len(values))
+    for _ in range(8):
+        root = np.sqrt(weight)
+        fit, *_ = np.linalg.lstsq(basis * root[:, None], values * root, rcond=None)
+        rest = values - basis @ fit
+        weight = 1 / (1 + (rest / 0.25) ** 2)
+    return np.asarray(fit, np.float64), float(np.minimum(rest**2, 0.36).mean())
 
 
 def bars(t: Track) -> list[Found]:
@@ -119,7 +136,7 @@ def blurred_bars(t: Track) -> list[Found]:
     found: list[Found] = []
     for axis in (0, 1):
         here = known & (s["fill_axis"].round() == axis)
-        sure = here & (match > 0.6)
+        sure = here & (match > 0.4)
         if sure.sum() * t.dt < LEAST_S:
             continue
         a, b = float(np.median(lo[sure])), float(np.median(hi[sure]))
@@ -130,7 +147,8 @@ def blurred_bars(t: Track) -> list[Found]:
         # The picture's straight edges lie where the detail begins and ends.
         seams = s.seams_y if axis == 0 else s.seams_x
         edge = min(_edge(seams[sure], a), _edge(seams[sure], b))
-        if edge < 0.35:
+        # Dark or plain bars have little to match, so that straight edges must speak for them.
+        if edge < (0.35 if float(np.median(match[sure])) > 0.6 else 0.5):
             continue
         for x, y in lasting(t, steady, known, least=0.7):
             box: Box = (0.0, a, 1.0, b) if axis == 0 else (a, 0.0, b, 1.0)
@@ -159,7 +177,9 @@ def split_screens(t: Track, bars_found: list[Found]) -> list[Found]:
         for j in range(round(0.18 * SEAMS), round(0.82 * SEAMS)):
             # A seam between two bins shows in both.
             best = steady[:, j] >= steady[:, max(0, j - 4) : j + 5].max(1) - 0.1
-            lines += [(j, a, b) for a, b in lasting(t, (steady[:, j] > SEAM) & best, np.ones(n, bool), least=1.0)]
+            for a, b in lasting(t, (steady[:, j] > 0.7 * SEAM) & best, np.ones(n, bool), least=1.0):
+                if float(np.median(steady[a:b, j])) > SEAM:
+                    lines.append((j, a, b))
         found += _panes(t, axis, lines, bars_found)
     return _grids(found)
 

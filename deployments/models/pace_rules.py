@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deployments.models.effect_track import UNIFORM, Found, Track, alike, closed, runs, smooth
 
@@ -40,6 +41,7 @@ def freezes(t: Track) -> tuple[list[Found], list[tuple[int, int]]]:
         look = t.frames(0.4, 4)
         before = s["change"][max(1, start - look + 1) : start + 1]
         after = s["change"][b : b + look]
+        shot = slice(*_shot(t, start, b))
         joins = []
         for side, first in ((before, -1), (after, 0)):
             if len(side) < 3:
@@ -49,16 +51,27 @@ def freezes(t: Track) -> tuple[list[Found], list[tuple[int, int]]]:
             cut = t.breaks[start if first else b] or float(side[first]) > 4 * typical + 2
             # Motion ends within a frame: people and cameras slow down instead.
             joins.append(moving and not cut and float(np.sort(side)[len(side) // 3]) > FROZEN[0])
-        (frozen if any(joins) else stills).append((start, b))
+        # A photograph that is moved once is no film that stands still.
+        fluent = float((~calm[shot]).mean()) > 0.3
+        (frozen if any(joins) and fluent else stills).append((start, b))
     return [Found("freeze_frame", a, b, 1.0) for a, b in frozen], stills
 
 
-def punch_ins(t: Track) -> list[Found]:
+def _shot(t: Track, start: int, stop: int) -> tuple[int, int]:
+    """The frames between the breaks around start..stop."""
+    at = np.flatnonzero(t.breaks)
+    before, after = at[at <= start], at[at >= stop]
+    return (int(before[-1]) if len(before) else 0), (int(after[0]) if len(after) else len(t.s))
+
+
+def punch_ins(t: Track, taken: list[Found]) -> list[Found]:
     """The framing closes in on (or backs out of) the same picture: at once, or within half a second."""
     s = t.s
     found: list[Found] = []
     zoom, match, still = s["jump_zoom"], s["jump_match"], s["jump_still"]
     for k in np.flatnonzero((np.abs(zoom) > 0.07) & (match > 0.93) & (match - still > 0.05)):
+        if any(f.start <= k <= f.stop for f in taken):
+            continue
         found.append(_punch(int(k), int(k) + 1, float(zoom[k])))
     jumps = {f.start for f in found}
     rate = np.where((s["shift_rest"] < 0.6) & (s["contrast"] > 12) & ~t.breaks, s["zoom"], 0.0)
@@ -102,7 +115,10 @@ def cadences(t: Track, taken: list[Found]) -> list[Found]:
         free[max(0, f.start - 1) : f.stop + 1] = False
     # x264 crf 32 leaves a repeated frame 5-30 % of the change of the others.
     around = np.array([np.percentile(change[max(1, k - half) : k + half + 1], 85) for k in range(n)])
-    repeated = free & (change < 0.33 * around) & (around > 0.25)
+    peak = t.s["change_peak"]
+    most = np.array([np.percentile(peak[max(1, k - half) : k + half + 1], 85) for k in range(n)])
+    repeated = free & (change < 0.33 * around) & (peak < 0.5 * most) & (around > 0.25)
+    repeated[0] = False
     # A blend is the mean of its neighbours (q near 0), and they are not: at every other frame, without exception, since
     # encoders make such frames too, in patterns of four.
     mean_like = np.zeros(n, bool)
@@ -114,16 +130,25 @@ def cadences(t: Track, taken: list[Found]) -> list[Found]:
     for stretch, marks, least in (((repeats > 0.36), repeated, 0.4), ((blends > 0.4) & (repeats < 0.2), blended, 0.7)):
         stretch = closed(stretch & free, half)
         outside = ~stretch & free
-        if stretch.mean() > 0.75 or float(marks[outside].mean() if outside.any() else 1.0) > 0.15:
+        if stretch.mean() > 0.75 or float(marks[outside].mean() if outside.any() else 1.0) > 0.2:
             continue
         for a, b in runs(stretch):
             at = np.flatnonzero(marks[a:b]) + a
             if len(at) < 4 or (at[-1] - at[0]) * t.dt < least:
                 continue
+            if marks is repeated and not _regular(np.flatnonzero(~marks[at[0] - 1 : at[-1] + 2])):
+                continue
             share = float(marks[at[0] : at[-1] + 1].mean())
             speed = max(0.1, 1 - share) if marks is repeated else 0.5
             found.append(Found("slow_motion", int(at[0]) - 1, min(n, int(at[-1]) + 2), 1 - speed, None, None, speed))
     return found
+
+
+def _regular(fresh: NDArray[np.intp]) -> bool:
+    """Whether fresh frames come at one pace, every second to fourth: a figure that moves now and then has none."""
+    gaps = np.diff(fresh)
+    gaps = gaps[gaps > 1]
+    return len(gaps) >= 3 and float((np.abs(gaps - np.median(gaps)) < 1).mean()) > 0.7 and float(np.median(gaps)) <= 4
 
 
 def blurs(t: Track, taken: list[Found]) -> list[Found]:
@@ -134,10 +159,8 @@ def blurs(t: Track, taken: list[Found]) -> list[Found]:
         busy[f.start : f.stop] = True
     detail = np.log((s["energy"] + 0.5) / (s["contrast"] ** 2 + 25.0))
     found: list[Found] = []
-    # A cross-fade leads to another picture, which may be a softer one.
-    edges = sorted(
-        {0, n, *np.flatnonzero(t.breaks).tolist(), *((f.start + f.stop) // 2 for f in taken if f.kind == "dissolve")}
-    )
+    # What comes after a fade, a flash or a dissolve is often another picture, and may be a softer one.
+    edges = sorted({0, n, *np.flatnonzero(t.breaks).tolist(), *(k for f in taken for k in (f.start, f.stop))})
     for a, b in itertools.pairwise(edges):
         usable = ~busy[a:b] & (s["contrast"][a:b] > UNIFORM)
         if (b - a) * t.dt < 0.5 or usable.sum() < 4:
