@@ -59,10 +59,10 @@ class Strand:
         x0, y0, x1, y1 = (round(median(box[i] for box in self.boxes), 4) for i in range(4))
         return x0, y0, x1, y1
 
-    @property
-    def roams(self) -> bool:
+    def strays(self, far: float) -> bool:
+        """Whether its centre moves by more than this share of the frame's side."""
         centres = [((b[0] + b[2]) / 2, (b[1] + b[3]) / 2) for b in self.boxes]
-        return any(max(c[i] for c in centres) - min(c[i] for c in centres) > ROAM for i in range(2))
+        return any(max(c[i] for c in centres) - min(c[i] for c in centres) > far for i in range(2))
 
 
 def link(shown: Sequence[Sequence[Sight]], t: FloatArray) -> list[Strand]:
@@ -105,17 +105,19 @@ def _bond(strand: Strand, sight: Sight, sample: int, t: FloatArray) -> float:
     apart = (
         max(abs(box[0] + box[2] - sight.box[0] - sight.box[2]), abs(box[1] + box[3] - sight.box[1] - sight.box[3])) / 2
     )
-    return likeness(strand.text, sight.text) if away <= LOST_S and apart < 2 * tall + 0.3 * away else 0.0
+    near = apart < 2 * tall + 0.3 * away
+    return likeness(strand.text, sight.text) if near and away <= LOST_S and strand.strays(ROAM / 2) else 0.0
 
 
 def believable(strand: Strand) -> bool:
     """Whether this is text and not a pattern that looks like letters.
 
-    Seen on photographs and textures: readings of one or two signs, or of low confidence. Short words must be surer.
+    Seen on photographs and textures: readings of one or two signs, or of low confidence. Short words must be surer, and
+    a single letter must last for two samples.
     """
     letters = sum(c.isalnum() for c in strand.text)
     least = 0.9 if letters <= 1 else 0.6 if letters == 2 else 0.4 if letters <= 4 else 0.25
-    return letters > 0 and strand.confidence >= least
+    return letters > 0 and strand.confidence >= least and (letters > 1 or len(strand.samples) > 1)
 
 
 def kinds(strands: Sequence[Strand], samples: int, seconds: float) -> list[Kind]:
@@ -136,7 +138,7 @@ def kinds(strands: Sequence[Strand], samples: int, seconds: float) -> list[Kind]
         )
         if HANDLE.search(strand.text):
             out.append("watermark")
-        elif strand.roams:
+        elif strand.strays(ROAM):
             out.append("scene_text")
         elif lasting and edge and tall < SMALL:
             out.append("watermark")

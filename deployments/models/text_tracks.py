@@ -27,10 +27,10 @@ ALIGNED = 0.7  # cosine between two slopes that are the same stroke's edge: 45 d
 FAINTER = 0.35  # share of the slope that must be left, so that a text in a fade is still the same text
 CELL = 8  # pixels; less than the height of the smallest letters that are read
 FRESH = 0.4  # share of a cell's strokes that must be new for the cell to count as new
-MOVING = 0.15  # share of new strokes beyond which the picture itself moves, and only strokes that stay may be text
+MOVING = 0.1  # share of the picture with new strokes beyond which it moves itself; two lines of caption cover 8 %
+RUN, BALANCE = 5, 0.4  # cells a text is wide at least; fewer to more of its left and right edges (an object has one)
 SAME, SAME_CELL = 0.7, 0.45  # share of a line's strokes, of its worst letter's, that must be left for it to be the same
-SLACK = 0.1  # less is asked of a line that moved: half a pixel's shift blurs thin strokes
-ALIKE = 0.6  # correlation at which a line that moved is looked at stroke by stroke
+ALIKE = 0.75  # correlation of a line that moved with itself; other words of its style were seen at 0.6 to 0.7
 FULL_EVERY = 6  # samples between looks at the whole of a picture that moves (1.5 s at 4 per second)
 CUT_STEP, CUT_RATIO = 18.0, 2.5  # grey levels between samples, and how many times the neighbours' difference
 STRIP = 32  # strips are multiples of this high, so that few shapes are read
@@ -86,6 +86,7 @@ class Strokes:
     def __init__(self, grey: FrameArray) -> None:
         self.grey = grey
         self.kept: dict[int, Field2] = {}
+        self.still = [False] * len(grey)  # whether the ground stands as in the frame before; told by plan()
 
     def __getitem__(self, frame: int) -> Field2:
         if frame not in self.kept:
@@ -120,26 +121,49 @@ def per_cell(mask: Mask) -> NDArray[np.int32]:
     return np.asarray(mask[:h, :w].reshape(h // CELL, CELL, w // CELL, CELL).sum((1, 3)), np.int32)
 
 
-def fresh_cells(strokes: Strokes, frame: int, before: int, after: int | None) -> tuple[Mask, float, float]:
-    """Cells whose strokes are new in `frame` since `before`, the share of all strokes that is new, and the share of
-    the new cells' strokes that stays in `after` (1 when there is none)."""
+@dataclass(frozen=True)
+class Change:
+    """What came into a frame. rows: where it may be text; moving: whether the picture moves; lasts: whether what came is
+    there a sample later too; cells: where it is."""
+
+    rows: list[tuple[float, float]]
+    moving: bool
+    lasts: bool
+    cells: Mask
+
+
+def change(strokes: Strokes, frame: int, before: int) -> Change:
+    """What is in `frame` and was not in `before`.
+
+    Where the ground is still, anything new may be text. Where it moves nearly all is new, and only strokes that stay
+    for two samples more, in runs wider than high that have left edges as well as right ones, may be.
+    """
+    import cv2
+
     now = strokes[frame]
     strong = strength(now) > STRONG
     new = strong & ~stays(now, strokes[before])
-    share = float(new.sum() / max(1, strong.sum()))
-    staying = new & stays(now, strokes[after]) if after is not None else new
-    counted = per_cell(staying if share > MOVING else new)
+    counted = per_cell(new)
+    moving = bool((counted >= CELL / 2).mean() > MOVING)
+    later = [i for i in (frame + 1, frame + 2) if i < len(strokes.grey)]
+    next_on = new & stays(now, strokes[later[0]]) if later else new
+    if moving and later:
+        counted = per_cell(next_on & stays(now, strokes[later[-1]]))
     cells = (counted >= CELL) & (counted >= FRESH * per_cell(strong))
-    return cells, share, float(per_cell(staying)[cells].sum() / max(1, per_cell(new)[cells].sum()))
-
-
-def text_rows(cells: Mask) -> list[tuple[int, int]]:
-    """Rows (pixels) of runs of new cells at least two cells wide, words a cell or two apart taken as one."""
-    import cv2
-
-    joined = cv2.dilate(cells.astype(np.uint8), np.ones((1, 3), np.uint8))
-    count, _, boxes, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
-    return [(int(y) * CELL, int(y + h) * CELL) for _, y, w, h, _ in boxes[1:count] if w >= 4]
+    lasts = float(per_cell(next_on)[cells].sum() / max(1, per_cell(new)[cells].sum())) > 0.5
+    joined = cv2.dilate(cells.astype(np.uint8), np.ones((1, 3), np.uint8))  # words a cell or two apart are one run
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
+    rows = []
+    for k, (_, y, w, h, _) in enumerate(boxes[1:count], 1):
+        if moving:
+            run = np.kron(labels == k, np.ones((CELL, CELL), bool))
+            inside = now[: run.shape[0], : run.shape[1], 0][run & strong[: run.shape[0], : run.shape[1]]]
+            edges = sorted((int((inside > STRONG / 2).sum()), int((inside < -STRONG / 2).sum())))
+            if w < max(RUN, h) or edges[0] < BALANCE * edges[1]:
+                continue
+        if w >= 3:
+            rows.append((float(y) * CELL, float(y + h) * CELL))
+    return Change(rows, moving, lasts, cells)
 
 
 def strips(frame: int, rows: Iterable[tuple[float, float]], height: int) -> list[Ask]:
@@ -170,22 +194,23 @@ def plan(strokes: Strokes) -> list[Ask]:
     asks = [Ask(0, 0, height)]
     full, seen = 0, np.zeros((height // CELL, strokes.grey.shape[2] // CELL), bool)
     for i in range(1, n):
-        cells, share, lasting = fresh_cells(strokes, i, i - 1, i + 1 if i + 1 < n else None)
+        came = change(strokes, i, i - 1)
+        strokes.still[i] = not came.moving
         # A text that fades in is read a sample later, when it stands; one that is gone by then is read at once.
-        at = i + 1 if lasting > 0.5 and i + 1 < n else i
+        at = i + 1 if came.lasts and i + 1 < n else i
         nearby = [s for k, s in enumerate(steps[max(1, i - 3) : i + 4], max(1, i - 3)) if k != i]
         cut = steps[i] > CUT_STEP and steps[i] > CUT_RATIO * (float(np.median(nearby)) if nearby else 0.0)
         due = i - full >= FULL_EVERY
-        if due and not cut and share <= MOVING:
+        if due and not cut and strokes.still[i]:
             # Nothing moves: look again only if something has come up slowly since the last look, elsewhere.
-            slow, _, _ = fresh_cells(strokes, i, full, None)
-            due = int((slow & ~seen).sum()) >= 4
+            due = int((change(strokes, i, full).cells & ~seen).sum()) >= 4
         if cut or due:
             asks.append(Ask(at, 0, height))
             full, seen[:] = at, False
             continue
-        rows = text_rows(cells) if cells.mean() < 0.5 * MOST else []
-        new = strips(at, rows, height)
+        new = strips(at, came.rows, height)
+        if any(ask.y1 - ask.y0 == height for ask in new):
+            continue  # changes all over: the next look at the whole of it is soon enough
         asks += new
         for ask in new:
             seen[ask.y0 // CELL : ask.y1 // CELL] = True
@@ -210,9 +235,10 @@ class Pattern:
     def strokes(self) -> int:
         return int(self.mask.sum())
 
-    def there(self, strokes: Strokes, frame: int, dx: int, dy: int) -> tuple[float, float, float]:
+    def there(self, strokes: Strokes, frame: int, dx: int, dy: int, still: bool) -> tuple[float, float, float]:
         """Share of the strokes that stands in `frame` moved by (dx, dy), of the worst letter's, and the share of the
-        strokes standing there that are the line's own."""
+        strokes standing there that are the line's own. still: the ground did not move, so that strokes which are not
+        the line's own tell of another text and count against its worst letter."""
         x0, y0, x1, y1 = self.x0 + dx, self.y0 + dy, self.x1 + dx, self.y1 + dy
         height, width = strokes.grey.shape[1:]
         if x0 < 0 or y0 < 0 or x1 > width or y1 > height or not self.mask.any():
@@ -227,7 +253,12 @@ class Pattern:
         worst = float((kept_in[counted] / all_in[counted]).min()) if counted.any() else 0.0
         floor = FAINTER * float(np.median(strength(self.field)[self.mask]))
         others = strength(other) > max(STRONG, floor)
-        own = float((stays(other, self.field) & others).sum() / max(1, others.sum()))
+        owned = stays(other, self.field) & others
+        own = float(owned.sum() / max(1, others.sum()))
+        if still:
+            others_in, owned_in = np.add.reduceat(others.sum(0), edges), np.add.reduceat(owned.sum(0), edges)
+            full = others_in >= max(8, 0.3 * float(np.median(all_in)))
+            worst = min(worst, float((owned_in[full] / others_in[full]).min(initial=1.0)))
         share = float(kept.sum() / self.mask.sum())
         if share >= SAME and worst >= SAME_CELL and self.pruned < 4 and kept.sum() > 0.5 * self.mask.sum():
             self.mask = kept  # what went with the ground was no stroke of the text
@@ -262,18 +293,20 @@ def follow(track: Track, strokes: Strokes, frame: int) -> None:
     track.boxes[frame], track.scores[frame] = track.box, 2.0
     for step in (1, -1):
         box, pattern, speed = track.box, Pattern(strokes, frame, track.box), (0, 0)
+        still = True
         track.strokes = pattern.strokes
         i = frame + step
         while 0 <= i < len(strokes.grey):
-            share, worst, own = pattern.there(strokes, i, 0, 0)
+            still = still and strokes.still[max(i, i - step)]
+            share, worst, own = pattern.there(strokes, i, 0, 0, still)
             if share >= SAME and worst >= SAME_CELL:
                 speed = (0, 0)
             else:
                 dx, dy, alike = pattern.moved(strokes, i, *speed)
                 if alike < ALIKE or (dx, dy) == (0, 0):
                     break
-                share, worst, own = pattern.there(strokes, i, dx, dy)
-                if share < SAME - SLACK or worst < SAME_CELL - SLACK:
+                share, worst, own = pattern.there(strokes, i, dx, dy, False)
+                if share < SAME or worst < SAME_CELL:
                     break
                 box, speed = (box[0] + dx, box[1] + dy, box[2] + dx, box[3] + dy), (dx, dy)
                 pattern = Pattern(strokes, i, box)  # what moves also turns and grows: follow it from frame to frame

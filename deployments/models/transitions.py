@@ -123,7 +123,10 @@ class _Track:
         reach = self.frames(FLASH_S)
         if self.alike(c - 1, c) > ALIKE and not self.blank[c - 1 : c + 1].any() and self.relit(c - 1, c):
             apart = self.distance(c - 1, c)
-            return apart > 12 and self.distance_relit(c - 1, c) < 0.35 * apart
+            tint = self.x[c].mean(axis=0) - self.x[c - 1].mean(axis=0)
+            # Light makes all of a picture brighter; a card that goes from grey to red has been changed.
+            light = float(np.ptp(tint)) < max(0.5 * abs(float(tint.mean())), 6.0)
+            return light and apart > 12 and self.distance_relit(c - 1, c) < 0.35 * apart
         for p in range(c - 1, max(-1, c - 1 - reach), -1):
             for q in range(c, min(self.n, p + 1 + reach)):
                 if self.blank[p] or self.blank[q] or q - p < 2:
