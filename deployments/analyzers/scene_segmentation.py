@@ -20,9 +20,9 @@ from deployments.media import FloatArray, Model, View
 from deployments.models import scene_look
 from deployments.models.scene_look import Look
 
-ALIKE = (
-    0.71  # 99 % of different pictures stay under 0.69, 95 % of crops of one picture reach 0.76: see scene_look.alike
-)
+# Likeness (scene_look.alike): 99 % of different pictures stay under 0.69; 95 % of crops of one picture reach 0.76.
+ALIKE = 0.71  # of neighbouring shots
+AGAIN = 0.77  # of shots with others between: who returns to a place returns to the same view; two meadows reached 0.74
 TIE_S = 12.0  # seconds; people returned to sooner are in one conversation, a place returned to later is a new scene
 FRAMES_PER_SHOT = 6  # compared per shot, spread evenly: enough for a shot that pans across half a picture
 EDGE_S = 0.2  # seconds beside a cut that make no key frame: mixed or blurred frames lie there
@@ -115,7 +115,7 @@ def scenes_of(shots: Sequence[tuple[float, float]], looks: Sequence[Look], t: Fl
                 break
             likeness[i, j] = scene_look.nearest(spread[i], spread[j])
             # A shot too short for any look at it stays with the one before.
-            if likeness[i, j] >= ALIKE or (j == i + 1 and not spread[j]):
+            if likeness[i, j] >= (ALIKE if j == i + 1 else AGAIN) or (j == i + 1 and not spread[j]):
                 last_tied[i] = j
     scenes, first = [], 0
     while first < len(shots):
@@ -171,7 +171,8 @@ def _groups(members: range, likeness: dict[tuple[int, int], float]) -> list[int]
     groups: list[int] = []
     for k, m in enumerate(members):
         best = max(range(k), key=lambda i: likeness.get((members[i], m), 0.0), default=None)
-        known = best is not None and likeness.get((members[best], m), 0.0) >= ALIKE
+        enough = ALIKE if best == k - 1 else AGAIN
+        known = best is not None and likeness.get((members[best], m), 0.0) >= enough
         groups.append(groups[best] if best is not None and known else max(groups, default=-1) + 1)
     return groups
 
