@@ -1,15 +1,18 @@
 """Write what the documentation takes from the code: docs/graph.svg, and the README's blocks between <!-- name --> markers.
 
-python -m docs.generate           write
-python -m docs.generate --check   exit 1 and say what is stale
+python -m docs.generate                          write
+python -m docs.generate out/sample/report.json   and take the sample's lines from this report
+python -m docs.generate --check                  exit 1 and say what is stale
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from benchmarks.table import markdown as benchmark_table
 from deployments.analyzer import Analyzer, Needs, discover
@@ -18,6 +21,19 @@ from deployments.media import NATIVE, View
 ROOT = Path(__file__).resolve().parents[1]
 STAGE_COLORS = {"heavy": "#b3541e", "medium": "#8a6d1d", "light": "#3d7a3d", "side": "#2f6f8f", "cpu": "#5a5f73"}
 WIDTH, ROW, BOX = 1180, 46, 34
+SAMPLE = {
+    "cut_analysis": "cuts",
+    "camera_analysis": "segments",
+    "text_overlay": "segments",
+    "speech_transcription": "summary.text",
+    "speech_rate": "summary.words_per_min",
+    "audio_analysis": "tempo_bpm",
+    "color_analysis": "summary",
+    "visual_effects": "segments",
+    "eye_tracking": "summary",
+    "age_estimation": "summary",
+}
+SAMPLE_KEYS = ("start", "end", "t", "kind", "text", "speed", "confidence")
 
 
 def looks_at(needs: Needs) -> str:
@@ -107,6 +123,19 @@ def analyzer_table() -> str:
     return "\n".join(rows)
 
 
+def sample_lines(report: dict[str, Any]) -> str:
+    """Ten lines of a report: per analyzer one field that says much, cut to what fits."""
+    lines = []
+    for name, field in SAMPLE.items():
+        value = report["analyzers"][name]["result"]
+        for part in field.split("."):
+            value = value[part]
+        if isinstance(value, list):
+            value = [{k: item[k] for k in SAMPLE_KEYS if k in item} for item in value][:2]
+        lines.append(f"  {json.dumps(name)}: {json.dumps({field: value}, ensure_ascii=False)}")
+    return "```json\n{\n" + ",\n".join(lines) + "\n}\n```"
+
+
 def blocks() -> dict[str, str]:
     return {"analyzers": analyzer_table(), "benchmarks": benchmark_table()}
 
@@ -136,6 +165,16 @@ def main() -> None:
         return
     for path, text in old.items():
         path.write_text(text)
+    for argument in sys.argv[1:]:
+        readme = ROOT / "README.md"
+        lines = sample_lines(json.loads(Path(argument).read_text()))
+        readme.write_text(
+            re.sub(
+                r"(?s)(<!-- sample -->\n).*?(\n<!-- /sample -->)",
+                lambda m, new=lines: m[1] + new + m[2],
+                readme.read_text(),
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from deployments.analyzer import discover
 from deployments.cli import app
-from docs.generate import ROOT, graph_svg, stale
+from docs.generate import ROOT, SAMPLE, graph_svg, stale
 
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -64,7 +64,11 @@ def test_the_samples_lines_are_a_report() -> None:
     (block,) = fenced("json")
     data = json.loads(block)
     assert len(block.strip().splitlines()) <= 12
-    assert set(data) <= set(discover())
+    assert set(data) == set(SAMPLE)
+    for name, shown in data.items():
+        (field,) = shown
+        assert field == SAMPLE[name]
+        assert field.split(".")[0] in discover()[name].result.model_fields
 
 
 def test_paths_named_in_the_readme_exist() -> None:
