@@ -40,7 +40,7 @@ class FlowPoint(Model):
 class FlowPhase(Timed):
     kind: PhaseKind = Field(
         description="hook: the first 3 s; build: up to the peak; peak: the most intense stretch; release: after it; "
-        "ending: the last 2-5 s"
+        "middle: in place of these three where the clip is even; ending: the last 2-5 s"
     )
     intensity: float | None = Field(description="mean, 0-1; null when too short for a point of the curve")
     cuts: int | None = Field(description="null when cuts are not known")
@@ -216,7 +216,7 @@ def hook_of(facts: Facts, track: Track, start: float, end: float) -> Hook:
         spoken = [w.start - start for w in facts.words if start <= w.start < until]
         if spoken:
             share = max(0.0, 1 - max(0.0, spoken[0] - 0.5) / HOOK_S)
-            fact = f"The first of {len(spoken)} word{'s' * (len(spoken) > 1)} in {span} falls after {spoken[0]:.1f} s."
+            fact = f"{len(spoken)} word{'s' * (len(spoken) > 1)} in {span}, the first after {spoken[0]:.1f} s."
             parts.append((fact, share, 25))
         else:
             parts.append((f"No word is spoken in {span}.", 0.0, 25))

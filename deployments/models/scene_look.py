@@ -124,8 +124,8 @@ def nearest(a: Sequence[Look], b: Sequence[Look]) -> float:
 
 
 def motion(frames: Sequence[Look]) -> float | None:
-    """Mean absolute difference of one frame to the next, levels 0-255; None when there is but one."""
+    """Median over a shot of the mean absolute difference of one frame to the next, levels 0-255; None of one frame."""
     if len(frames) < 2:
         return None
     stack = np.stack([f.luma for f in frames]).astype(np.float32)
-    return float(np.abs(np.diff(stack, axis=0)).mean())
+    return float(np.median(np.abs(np.diff(stack, axis=0)).mean(axis=(1, 2))))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deployments.media import FloatArray
 
-PhaseKind = Literal["hook", "build", "peak", "release", "ending"]
+PhaseKind = Literal["hook", "build", "middle", "peak", "release", "ending"]
 STEP_S = 0.5  # the step of the curves it is made from
 HOOK_S = 3.0  # seconds in which viewers of short clips decide to stay
 PACE_S = 2.0  # seconds either side in which cuts are counted
@@ -117,7 +117,7 @@ def phases_of(t: FloatArray, intensity: FloatArray, start: float, end: float) ->
     if peak is None or float(t[peak[2]]) + STEP_S / 2 <= hook_end:
         edges: list[tuple[PhaseKind, float]] = [
             ("hook", start),
-            ("build" if peak is None else "release", hook_end),
+            ("middle" if peak is None else "release", hook_end),
             ("ending", ending),
         ]
     else:

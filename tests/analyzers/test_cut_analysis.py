@@ -13,7 +13,7 @@ import pytest
 from deployments.analyzer import ClipContext
 from deployments.analyzers.cut_analysis import Cut, CutResult, result_of, shots_of, stride
 from deployments.container import probe
-from deployments.models import transitions, transnet
+from deployments.models import frame_track, transitions, transnet
 from tests.clips import draw, write
 from tests.clips.draw import Picture
 from tests.harness import answer, loaded
@@ -181,6 +181,15 @@ def test_slide_show_that_opens_from_black(folder: Path) -> None:
     assert [(c.t, c.kind) for c in result.cuts] == [(pytest.approx(50 / 30, abs=0.001), "hard")]
 
 
+def test_cards_that_change_colour_only(folder: Path) -> None:
+    frames = []
+    for rgb in ((90, 95, 110), (145, 92, 86), (78, 128, 80)):
+        card = np.full((180, 320, 3), rgb, np.uint8)
+        frames += [draw.text(card, f"{k} of 20", 200, 130, 24) for k in range(20)]
+    result = answer(write(folder / "cards.mp4", frames, 10), "cut_analysis")
+    assert [c.t for c in result.cuts] == pytest.approx([2.0, 4.0], abs=0.001)
+
+
 def test_long_clip_in_segments_answers_as_in_one(folder: Path) -> None:
     lengths = (60, 50, 70, 60)
     path = write(folder / "long.mp4", one(shots(180, 320, *lengths)), 30, keyframe_every=15)
@@ -247,6 +256,6 @@ def test_network_is_given_about_thirty_frames_a_second() -> None:
 
 
 def test_few_frames_have_no_transitions() -> None:
-    seen = transitions.Seen(0.9, 0.9, 0.0, 1.0, bytes(432))
+    seen = frame_track.Seen(0.9, 0.9, 0.0, 1.0, bytes(432))
     for n in range(4):
         assert transitions.find([seen] * n, 30) == []
