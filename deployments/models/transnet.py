@@ -70,7 +70,7 @@ def probabilities(network: Any, stretches: Sequence[NDArray[np.uint8]], batch: i
 
     out: list[Any] = [None] * len(stretches)
     by_length = sorted(range(len(stretches)), key=lambda i: len(stretches[i]))
-    # bfloat16 halves the time and moves a probability by less than 0.02; a CPU without it would emulate it slowly.
+    # bfloat16 halves the time and moved logits by 0.08 at most, probabilities by 0.02; a CPU without it emulates it slowly.
     half = network.device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     with torch.inference_mode(), torch.autocast(network.device.type, torch.bfloat16, enabled=half):
         for _, group in itertools.groupby(by_length, key=lambda i: len(stretches[i])):
