@@ -16,7 +16,7 @@ from pydantic import Field
 
 from deployments.analyzer import Analyzer, ClipContext, Needs, Result, Timed, Window
 from deployments.analyzers.eye_tracking import FACE_SIDE, EyeResult, FaceBox, FaceTrack
-from deployments.errors import AnalyzerError
+from deployments.errors import InputMissing
 from deployments.media import FloatArray, FrameArray, Model, View
 from deployments.models.face_ages import AGES, AgeNet, quantile
 
@@ -100,11 +100,11 @@ class AgeEstimation(Analyzer[AgeResult]):
         return [tuple(readings) for readings in found]
 
     def summarize(self, outputs: Sequence[tuple[Reading, ...]], clip: ClipContext) -> AgeResult:
-        """One age per track of the whole clip. Raises AnalyzerError when eye_tracking gave no answer."""
+        """One age per track of the whole clip. Raises InputMissing when eye_tracking gave no answer."""
         eyes = clip.upstream.get("eye_tracking", EyeResult)
         if eyes is None:
             reason = clip.upstream.missing.get("eye_tracking", "it was not run")
-            raise AnalyzerError(
+            raise InputMissing(
                 f"Ages are told from the faces that eye_tracking finds, and it gave no answer ({reason}). "
                 "Mend or enable eye_tracking and ask again."
             )

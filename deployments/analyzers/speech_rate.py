@@ -14,7 +14,7 @@ from pydantic import Field
 
 from deployments.analyzer import Analyzer, ClipContext, ModelInfo, Needs, Result, Timed, Window
 from deployments.analyzers.speech_transcription import SpeechResult, Word
-from deployments.errors import AnalyzerError
+from deployments.errors import InputMissing
 from deployments.media import Model
 from deployments.models.fillers import Kind, find
 from deployments.models.syllables import syllables
@@ -102,7 +102,7 @@ class SpeechRate(Analyzer[SpeechRateResult]):
         speech = clip.upstream.get("speech_transcription", SpeechResult)
         if speech is None:
             reason = clip.upstream.missing.get("speech_transcription", "it was not asked for")
-            raise AnalyzerError(
+            raise InputMissing(
                 f"The rate is counted from the words of speech_transcription, which gave no answer ({reason}). "
                 "Mend or ask for speech_transcription first."
             )
