@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from deployments.analyzer import Analyzer, ClipContext, ModelInfo, Needs, Options, Result, Timed, Window
 from deployments.media import FrameArray, Model, View
 from deployments.models import text_reader
-from deployments.models.craft import Box, Craft
+from deployments.models.craft import Box, Craft, Found
 from deployments.models.crnn import FAMILIES, FILES, Crnn, family_of
 from deployments.models.text_spans import believable, kinds, link
 from deployments.models.text_tracks import Ask, Line, Sight
@@ -103,15 +103,17 @@ class TextOverlay(Analyzer[TextResult]):
         while open_readers := [(r, c) for r, c in zip(readers, recognisers, strict=True) if r.asks]:
             found = self.detector.lines([strip for reader, _ in open_readers for strip in reader.strips()])
             at = 0
-            crops: dict[Crnn, list[FrameArray]] = {}
+            crops: dict[Crnn, tuple[list[FrameArray], list[list[float]]]] = {}
             placed = []
             for reader, crnn in open_readers:
                 boxes = found[at : at + len(reader.asks)]
                 at += len(reader.asks)
-                mine = crops.setdefault(crnn, [])
+                mine, gaps = crops.setdefault(crnn, ([], []))
                 placed.append((reader, crnn, len(mine), boxes))
-                mine += [reader.crop(ask, box) for ask, part in zip(reader.asks, boxes, strict=True) for box in part]
-            texts = {crnn: crnn.texts(lines) for crnn, lines in crops.items()}
+                for ask, part in zip(reader.asks, boxes, strict=True):
+                    mine += [reader.crop(ask, line.box) for line in part]
+                    gaps += [[(x - box[0]) / (box[2] - box[0]) for x in between] for box, between in part]
+            texts = {crnn: crnn.texts(*lines) for crnn, lines in crops.items()}
             for reader, crnn, first, boxes in placed:
                 reader.answer(boxes, texts[crnn][first : first + sum(map(len, boxes))])
         return [reader.shown() for reader in readers]
@@ -177,11 +179,14 @@ class _Reader:
         part = self.frames[ask.frame, int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))]
         return np.asarray(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), np.uint8)
 
-    def answer(self, boxes: Sequence[Sequence[Box]], texts: Sequence[tuple[str, float]]) -> None:
+    def answer(self, found: Sequence[Sequence[Found]], texts: Sequence[tuple[str, float]]) -> None:
         queue = iter(texts)
         lines = [
-            [Line((b[0], b[1] + ask.y0, b[2], b[3] + ask.y0), *next(queue)) for b in part]
-            for ask, part in zip(self.asks, boxes, strict=True)
+            [
+                Line((b[0], b[1] + ask.y0, b[2], b[3] + ask.y0), text_reader.cleaned(text), sure)
+                for (b, _), (text, sure) in zip(part, queue, strict=False)
+            ]
+            for ask, part in zip(self.asks, found, strict=True)
         ]
         try:
             self.asks = self.reading.send(lines)

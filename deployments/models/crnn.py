@@ -9,6 +9,7 @@ own height and batched with equally wide ones, in fp32: its text is the same wha
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from deployments.media import FrameArray
 
 HEIGHT = 64  # pixels a line is scaled to, as the network was trained
 BATCH = 64
+Reading = tuple[str, float, tuple[float, ...]]  # text, confidence, where each character stands as a share of the width
 LOW_CONFIDENCE = 0.1  # EasyOCR reads a line again with more contrast below this
 TARGET_CONTRAST = 0.5
 
@@ -64,20 +66,24 @@ class Crnn:
         self.device = device
         self.reads = 0
 
-    def texts(self, lines: Sequence[FrameArray]) -> list[tuple[str, float]]:
-        """Text and confidence (0-1) of each line, (h, w) uint8 grey of any size."""
+    def texts(self, lines: Sequence[FrameArray], gaps: Sequence[Sequence[float]]) -> list[tuple[str, float]]:
+        """Text and confidence (0-1) of each line, (h, w) uint8 grey of any size.
+
+        gaps: where one word ends and the next begins, as shares of the line's width. The network drops narrow spaces
+        ("Mycat is lazy"); where it gave none at a gap, one is put there.
+        """
         self.reads += len(lines)
         scaled = [_scaled(line) for line in lines]
         first = self._read(scaled)
-        weak = [k for k, (_, sure) in enumerate(first) if sure < LOW_CONFIDENCE]
+        weak = [k for k, (_, sure, _) in enumerate(first) if sure < LOW_CONFIDENCE]
         for k, again in zip(weak, self._read([_contrasted(scaled[k]) for k in weak]), strict=True):
             first[k] = max(first[k], again, key=lambda reading: reading[1])
-        return first
+        return [(_spaced(text, at, gaps[k]), sure) for k, (text, sure, at) in enumerate(first)]
 
-    def _read(self, scaled: Sequence[FrameArray]) -> list[tuple[str, float]]:
+    def _read(self, scaled: Sequence[FrameArray]) -> list[Reading]:
         import torch
 
-        out: list[tuple[str, float]] = [("", 0.0)] * len(scaled)
+        out: list[Reading] = [("", 0.0, ())] * len(scaled)
         widths: dict[int, list[int]] = {}
         for k, line in enumerate(scaled):
             widths.setdefault(math.ceil(line.shape[1] / HEIGHT) * HEIGHT, []).append(k)
@@ -92,17 +98,31 @@ class Crnn:
                 with torch.inference_mode():
                     scores = torch.softmax(self.net(torch.from_numpy(x).to(self.device), None), 2).cpu().numpy()
                 for k, score in zip(part, scores, strict=True):
-                    out[k] = self._decoded(score)
+                    out[k] = self._decoded(score, width / scaled[k].shape[1])
         return out
 
-    def _decoded(self, score: NDArray[np.float32]) -> tuple[str, float]:
-        """Greedy CTC of (steps, characters) probabilities; confidence as EasyOCR defines it."""
+    def _decoded(self, score: NDArray[np.float32], padded: float) -> Reading:
+        """Greedy CTC of (steps, characters) probabilities; confidence as EasyOCR defines it. padded: width over the line's."""
         best, p = score.argmax(1), score.max(1)
         kept = (best != 0) & np.concatenate([[True], best[1:] != best[:-1]])
         text = "".join(self.characters[i] for i in best[kept])
         letters = p[best != 0]
         sure = float(letters.prod() ** (2 / math.sqrt(len(letters)))) if len(letters) else 0.0
-        return text, sure
+        at = (np.flatnonzero(kept) + 0.5) / len(best) * padded
+        return text, sure, tuple(float(x) for x in at)
+
+
+def _spaced(text: str, at: Sequence[float], gaps: Sequence[float]) -> str:
+    """The text with a space at every gap that has none. at: where its characters stand, in the gaps' measure."""
+    out = list(text)
+    if 2 * len(gaps) > len(text):  # l e t t e r s set apart, not words
+        return text
+    for gap in sorted(gaps, reverse=True):
+        k = sum(x < gap for x in at)
+        around = text[k - 1 : k + 1]
+        if 0 < k < len(text) and " " not in around and re.search(r"[^\W\d_]", around):  # not within 49.99
+            out.insert(k, " ")
+    return "".join(out)
 
 
 def _scaled(line: FrameArray) -> FrameArray:

@@ -35,6 +35,17 @@ LEFT = 0.3  # share of a line's strokes that must be at its place for a look at 
 LOOKALIKES = str.maketrans({"0": "o", "1": "l", "i": "l", "|": "l", "!": "l", "5": "s", "$": "s", "8": "b", "2": "z"})
 
 
+def cleaned(text: str) -> str:
+    """Without what EasyOCR makes of a box's edge beside the words: bars, and brackets that have no partner."""
+    text = text.strip()
+    while (bare := text.strip("|~^`\\").strip()) != text:
+        text = bare
+    for opening, closing in ("[]", "{}", "()"):
+        if text.count(opening) != text.count(closing):
+            text = text.removeprefix(opening).removesuffix(opening).removeprefix(closing).removesuffix(closing).strip()
+    return text
+
+
 def key(text: str) -> str:
     """What two readings of one text have in common: letters and digits, those that OCR confuses taken as one."""
     return re.sub(r"\W|_", "", text.casefold().translate(LOOKALIKES))

@@ -30,6 +30,9 @@ FRESH = 0.4  # share of a cell's strokes that must be new for the cell to count 
 MOVING = 0.1  # share of the picture with new strokes beyond which it moves itself; two lines of caption cover 8 %
 RUN, BALANCE = 5, 0.4  # cells a text is wide at least; fewer to more of its left and right edges (an object has one)
 SAME, SAME_CELL = 0.7, 0.45  # share of a line's strokes, of its worst letter's, that must be left for it to be the same
+# The same on still ground, where the worst letter of an unchanged line keeps 0.98 and more at crf 32, and one digit of a
+# line that becomes another keeps 0.2 to 0.71.
+SAME_STILL = 0.8
 ALIKE = 0.75  # correlation of a line that moved with itself; other words of its style were seen at 0.6 to 0.7
 FULL_EVERY = 6  # samples between looks at the whole of a picture that moves (1.5 s at 4 per second)
 CUT_STEP, CUT_RATIO = 18.0, 2.5  # grey levels between samples, and how many times the neighbours' difference
@@ -299,7 +302,7 @@ def follow(track: Track, strokes: Strokes, frame: int) -> None:
         while 0 <= i < len(strokes.grey):
             still = still and strokes.still[max(i, i - step)]
             share, worst, own = pattern.there(strokes, i, 0, 0, still)
-            if share >= SAME and worst >= SAME_CELL:
+            if share >= SAME and worst >= (SAME_STILL if still else SAME_CELL):
                 speed = (0, 0)
             else:
                 dx, dy, alike = pattern.moved(strokes, i, *speed)
