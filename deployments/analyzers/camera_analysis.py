@@ -178,11 +178,12 @@ def shot_sizes(
     """The size of each shot by its largest face; empty when faces were not looked for."""
     if eyes is None:
         return ()
-    shares = face_shares(times, [(b.t, b.y1 - b.y0) for track in eyes.segments for b in track.boxes])
+    boxes = [(b.t, b.y1 - b.y0) for track in eyes.segments for b in track.boxes]
     spans = []
     for begin, end in shots:
-        mine = (times >= begin - 1e-3) & (times < end - 1e-3)
-        spans += size_spans(times[mine], shares[mine], begin, end)
+        mine = times[(times >= begin - 1e-3) & (times < end - 1e-3)]
+        shares = face_shares(mine, [(t, height) for t, height in boxes if begin - 1e-3 <= t < end - 1e-3])
+        spans += size_spans(mine, shares, begin, end)
     return tuple(
         ShotSizeSpan(
             start=round(a, 3), end=round(b, 3), size=size, face_share=None if share is None else round(share, 3)

@@ -283,6 +283,13 @@ def test_shot_size_follows_the_face(tmp_path: Path, zoom: float, size: str) -> N
     assert result.summary.dominant_shot_size == size
 
 
+def test_a_face_does_not_outlast_its_shot(tmp_path: Path) -> None:
+    face, other = draw.fit(draw.photo("astronaut"), 240, 240), draw.fit(draw.photo("coffee"), 240, 240)
+    frames = [*draw.still(face, 2.0, 24.0), *draw.still(other, 2.0, 24.0)]
+    result = answer(write(tmp_path / "two.mp4", frames, 24.0), "camera_analysis")
+    assert [(s.start, s.end, s.size == "unknown") for s in result.shot_sizes] == [(0.0, 2.0, False), (2.0, 4.0, True)]
+
+
 def test_flat_pictures_are_unknown_not_static(tmp_path: Path) -> None:
     def wall(_frame: draw.Picture, t: float) -> draw.Picture:
         grey = np.full((*PORTRAIT[::-1], 3), 120, np.uint8)
