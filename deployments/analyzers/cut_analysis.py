@@ -53,7 +53,7 @@ class CutResult(Result):
 class CutAnalysis(Analyzer[CutResult]):
     name = "cut_analysis"
     question = "Where are the cuts?"
-    stage: ClassVar[Stage] = "cpu"
+    stage: ClassVar[Stage] = "side"
     result = CutResult
     # Twice the network's margin: above 45 frames per second it is given every second frame.
     needs = Needs(view=View(NATIVE, exact=transnet.SIZE), window=250, context=2 * transnet.MARGIN)

@@ -79,7 +79,7 @@ class SpeechOptions(Options):
 class SpeechTranscription(Analyzer[SpeechResult]):
     name = "speech_transcription"
     question = "What is said, when, and how?"
-    stage = "cpu"
+    stage = "side"
     result = SpeechResult
     needs = Needs(audio=True)
     options = SpeechOptions
