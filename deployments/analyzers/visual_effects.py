@@ -20,7 +20,7 @@ from deployments.models.effect_track import Found, Track, breaks
 from deployments.models.frame_statistics import Series, frame_statistics
 
 Kind = Literal[
-    "fade_in", "fade_out", "dissolve", "flash", "freeze_frame", "slow_motion", "fast_motion", "zoom_punch_in",
+    "fade_in", "fade_out", "dissolve", "flash", "freeze_frame", "slow_motion", "zoom_punch_in",
     "black_and_white", "sepia", "vignette", "blur", "grain", "letterbox", "pillarbox", "blurred_bars", "split_screen",
 ]  # fmt: skip
 
@@ -41,7 +41,7 @@ class Effect(Timed):
     strength: float = Field(ge=0, le=1, description="how much of it: depth, share of the frame, or share of the way")
     direction: Literal["in", "out"] | None = Field(None, description="of a punch-in: closer or back out")
     colour: str | None = Field(None, description="#rrggbb that a fade goes to or from, of a white flash or of bars")
-    factor: float | None = Field(None, description="zoom of a punch-in; speed of slow or fast motion against normal")
+    factor: float | None = Field(None, description="zoom of a punch-in; speed of slow motion against normal")
     panes: tuple[Box, ...] = Field(
         (), description="where the picture lies between bars; the pictures of a split screen"
     )
@@ -130,12 +130,13 @@ def read(
     moves = fades + flashes
     dissolves = transition_rules.dissolves(t, moves)
     bars = look_rules.bars(t) + look_rules.blurred_bars(t)
+    splits = look_rules.split_screens(t, bars)
     found = [
         *moves, *freezes, *dissolves, *bars,
         *pace_rules.punch_ins(t, moves + dissolves),
         *pace_rules.cadences(t, freezes + moves + dissolves),
         *pace_rules.blurs(t, moves + dissolves),
-        *look_rules.tones(t), *look_rules.vignettes(t), *look_rules.grain(t), *look_rules.split_screens(t, bars),
+        *look_rules.tones(t), *splits, *look_rules.vignettes(t, bars + splits), *look_rules.grain(t),
     ]  # fmt: skip
     return found, stills
 

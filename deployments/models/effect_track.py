@@ -21,7 +21,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Found:
-    """One effect on frames start <= k < stop. factor: zoom of a punch-in, speed of slow or fast motion."""
+    """One effect on frames start <= k < stop. factor: zoom of a punch-in, speed of slow motion."""
 
     kind: str
     start: int

@@ -27,7 +27,7 @@ SCALARS = (
     "noise",  # luma deviation that is independent from frame to frame
     "top", "bottom", "left", "right", "rim_y", "rim_x", "inner_y", "inner_x",  # see picture_layout.bars
     "fill_axis", "fill_lo", "fill_hi", "fill_match",  # see picture_layout.blurred_fill
-    "shift_x", "shift_y", "zoom", "shift_rest",  # motion from the previous frame, see picture_motion.affine
+    "shift_x", "shift_y", "zoom", "shift_rest", "gain_way", "way_way",  # motion from the previous frame, see picture_motion.affine
     "jump_zoom", "jump_match", "jump_still",  # see picture_motion.jump
 )  # fmt: skip
 WIDTH = len(SCALARS) + GRID * GRID + 2 * SEAMS

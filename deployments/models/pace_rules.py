@@ -100,47 +100,39 @@ def _punch(start: int, stop: int, log_zoom: float) -> Found:
 
 
 def cadences(t: Track, taken: list[Found]) -> list[Found]:
-    """Slow motion made from too few frames: stretches where every other frame (or more) repeats or blends its neighbours.
+    """Slow motion made from too few frames: stretches where at least every other frame repeats the one before.
 
     Only as a stretch of a clip that otherwise has all its frames: a clip that repeats all through was converted from a
-    lower frame rate (film, screen recording, animation on twos).
+    lower frame rate (film, screen recording, animation on twos). Slow motion from blended frames is not told: x264 makes
+    such frames itself (seen on a plain pan at crf 28: every other frame nearly the mean of its neighbours, and softer by
+    18 %). Neither is what was shot or played faster: nothing in the frames says so.
     """
     n = len(t.s)
     if n < 12:
         return []
-    change, q = t.s["change"], t.s["blend"] / np.maximum(t.s["span"], 0.2)
+    change, peak = t.s["change"], t.s["change_peak"]
     half = t.frames(0.25, 4)
     free = np.ones(n, bool)
     for f in taken:
         free[max(0, f.start - 1) : f.stop + 1] = False
     # x264 crf 32 leaves a repeated frame 5-30 % of the change of the others.
-    around = np.array([np.percentile(change[max(1, k - half) : k + half + 1], 85) for k in range(n)])
-    peak = t.s["change_peak"]
-    most = np.array([np.percentile(peak[max(1, k - half) : k + half + 1], 85) for k in range(n)])
+    around, most = (
+        np.array([np.percentile(x[max(1, k - half) : k + half + 1], 85) for k in range(n)]) for x in (change, peak)
+    )
     repeated = free & (change < 0.33 * around) & (peak < 0.5 * most) & (around > 0.25)
     repeated[0] = False
-    # A blend is the mean of its neighbours (q near 0), and they are not: at every other frame, without exception, since
-    # encoders make such frames too, in patterns of four.
-    mean_like = np.zeros(n, bool)
-    mean_like[1:-1] = q[1:-1] < 0.6 * np.minimum(q[:-2], q[2:])
-    blended = free & (t.s["span"] > 0.8) & mean_like
-    repeats = smooth(repeated.astype(np.float32), 2 * half)
-    blends = smooth(blended.astype(np.float32), 2 * half)
+    stretch = closed((smooth(repeated.astype(np.float32), 2 * half) > 0.36) & free, half)
+    outside = ~stretch & free
     found: list[Found] = []
-    for stretch, marks, least in (((repeats > 0.36), repeated, 0.4), ((blends > 0.4) & (repeats < 0.2), blended, 0.7)):
-        stretch = closed(stretch & free, half)
-        outside = ~stretch & free
-        if stretch.mean() > 0.75 or float(marks[outside].mean() if outside.any() else 1.0) > 0.2:
+    if stretch.mean() > 0.75 or float(repeated[outside].mean() if outside.any() else 1.0) > 0.2:
+        return found
+    for a, b in runs(stretch):
+        at = np.flatnonzero(repeated[a:b]) + a
+        if len(at) < 4 or (at[-1] - at[0]) * t.dt < 0.4:
             continue
-        for a, b in runs(stretch):
-            at = np.flatnonzero(marks[a:b]) + a
-            if len(at) < 4 or (at[-1] - at[0]) * t.dt < least:
-                continue
-            if marks is repeated and not _regular(np.flatnonzero(~marks[at[0] - 1 : at[-1] + 2])):
-                continue
-            share = float(marks[at[0] : at[-1] + 1].mean())
-            speed = max(0.1, 1 - share) if marks is repeated else 0.5
-            found.append(Found("slow_motion", int(at[0]) - 1, min(n, int(at[-1]) + 2), 1 - speed, None, None, speed))
+        if _regular(np.flatnonzero(~repeated[at[0] - 1 : at[-1] + 2])):
+            speed = max(0.1, 1 - float(repeated[at[0] : at[-1] + 1].mean()))
+            found.append(Found("slow_motion", int(at[0]) - 1, min(n, int(at[-1]) + 2), 1 - speed, factor=speed))
     return found
 
 
@@ -171,10 +163,12 @@ def blurs(t: Track, taken: list[Found]) -> list[Found]:
         for x, y in runs(closed(low & usable, 2)):
             x, y = x + a, y + a
             depth = sharp - float(np.median(detail[x:y]))
-            while x > a and detail[x - 1] < sharp - 0.3 * depth:
-                x -= 1
-            while y < b and detail[y] < sharp - 0.3 * depth:
-                y += 1
+            # Blur that swells begins before it is half there. Detail beside it, not in the whole shot, is the measure.
+            swell = t.frames(0.3)
+            beside = float(detail[max(a, x - 2 * swell)]) - 0.3 * depth
+            x = next((k for k in range(x, max(a, x - swell), -1) if detail[k - 1] >= beside), max(a, x - swell))
+            beside = float(detail[min(b - 1, y + 2 * swell)]) - 0.3 * depth
+            y = next((k for k in range(y, min(b, y + swell)) if detail[k] >= beside), min(b, y + swell))
             soft = float(np.median(s["sharpness"][x:y]))
             outside = [k for k in (x - t.frames(0.15, 2), y + t.frames(0.15, 2) - 1) if a <= k < b]
             if (y - x) * t.dt < 0.2 or depth < 0.55 or not outside:
@@ -188,6 +182,6 @@ def blurs(t: Track, taken: list[Found]) -> list[Found]:
             ends += [detail[min(b - 1, y + step)] - detail[y - 1 - step // 2]] if b - y > 2 and x + step < y else []
             if ends and min(ends) < 0.5 * depth:
                 continue
-            if soft < clear + 0.03 and same > 0.8 and not moving:
+            if soft < clear + 0.08 and same > 0.8 and not moving:
                 found.append(Found("blur", x, y, min(1.0, depth / 3)))
     return found

@@ -17,7 +17,9 @@ SCALES = tuple(1.055**k for k in range(18))  # 1.0 to 2.48
 
 
 def affine(y: Tensor, before: Tensor) -> list[Tensor]:
-    """Four (n,): shift right and down in frame short sides, log of the zoom, and what the move leaves unexplained (0-1)."""
+    """Six (n,): shift right and down in frame short sides, log of the zoom, what the move leaves unexplained (0-1), and
+    two sums over the picture from which a vignette's depth follows, see _falloff.
+    """
     import torch
     import torch.nn.functional as F
 
@@ -26,7 +28,7 @@ def affine(y: Tensor, before: Tensor) -> list[Tensor]:
     p = torch.zeros(n, 3, device=y.device)  # shift x, shift y, log zoom; lengths in half short sides
     rest = torch.ones(n, device=y.device)
     for cell in (8, 4, 2):
-        level = F.avg_pool2d(F.avg_pool2d(y[:, None], 3, 1, 1), cell)[:, 0]
+        level = F.avg_pool2d(F.avg_pool2d(y[:, None], 3, 1, 1, count_include_pad=False), cell)[:, 0]
         level = (level - level.mean((1, 2), keepdim=True)) / (level.std((1, 2), keepdim=True) + 1.0)
         lh, lw = level.shape[1:]
         ys = (torch.arange(lh, device=y.device) - (lh - 1) / 2) * (2 * cell / short)
@@ -48,7 +50,29 @@ def affine(y: Tensor, before: Tensor) -> list[Tensor]:
             delta = torch.linalg.solve(normal, (jac.transpose(1, 2) @ error[:, :, None]))[:, :, 0]
             p = (p + delta.clamp(-0.25, 0.25)).clamp(-1.0, 1.0)
         rest = error.square().mean(1).sqrt()
-    return [p[:, 0] / 2, p[:, 1] / 2, p[:, 2], rest.clamp(max=2.0)]
+    return [p[:, 0] / 2, p[:, 1] / 2, p[:, 2], rest.clamp(max=2.0), *_falloff(y, before, at)]
+
+
+def _falloff(y: Tensor, before: Tensor, at: Tensor) -> list[Tensor]:
+    """Two (n,): sum of (log light gained x way toward the corners), and of that way squared; both per pixel, times 1e4.
+
+    A thing that moves outward under a vignette darkens on the way, whatever it is. at: (n, h / 2, w / 2, 2), where each
+    half-size pixel was in the frame before, -1 to 1. The way is measured in r^2, which is 1 in the corners.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    light = (F.avg_pool2d(F.avg_pool2d(y[:, None], 3, 1, 1, count_include_pad=False), 2) + 12).log()
+    gain = (light - F.grid_sample(light[before], at, align_corners=False, padding_mode="border"))[:, 0]
+    h, w = gain.shape[1:]
+    ys, xs = ((torch.arange(k, device=y.device) + 0.5) / k * 2 - 1 for k in (h, w))
+    way = (xs[None, None, :] ** 2 + ys[None, :, None] ** 2 - at.square().sum(3)) / 2
+    # What brightens as a whole, and what moves by itself, is left out.
+    inside = (at.abs().amax(3) < 1).float()
+    gain = gain - (gain * inside).sum((1, 2), keepdim=True) / inside.sum((1, 2), keepdim=True).clamp(min=1)
+    way = way - (way * inside).sum((1, 2), keepdim=True) / inside.sum((1, 2), keepdim=True).clamp(min=1)
+    inside = inside * (gain.abs() < 0.15)
+    return [1e4 * (gain * way * inside).mean((1, 2)), 1e4 * (way.square() * inside).mean((1, 2))]
 
 
 def jump(y: Tensor, change: Tensor, before: Tensor, after: Tensor) -> list[Tensor]:

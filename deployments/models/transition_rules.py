@@ -119,7 +119,15 @@ def flashes(t: Track) -> list[Found]:
         high = float(luma[peak])
         low = base + 0.3 * (high - base)
         after = next((j for j in range(peak + 1, min(n, k + longest + 2)) if luma[j] < max(low, high - rise)), None)
-        if after is None or high - base < rise or after - k > longest or not _brightened(s, k - 1, peak, after, t):
+        # A fade to white has been rising for a while.
+        rising = base - float(np.median(luma[max(0, k - 5) : k])) > 0.12 * (high - base)
+        if (
+            rising
+            or after is None
+            or high - base < rise
+            or after - k > longest
+            or not _brightened(s, k - 1, peak, after, t)
+        ):
             k += 1
             continue
         white = s["contrast"][peak] < 12 or luma[peak] > 225
