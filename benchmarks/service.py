@@ -20,6 +20,7 @@ import psutil
 import yaml
 
 from benchmarks.record import ROOT, hardware, write
+from deployments.cli import serve_command
 from deployments.report import Report
 
 
@@ -47,7 +48,7 @@ class TreeMemory(threading.Thread):
 
 
 def tree(pid: int) -> list[psutil.Process]:
-    """The process, its descendants, and Ray's daemons, which detach from it but keep its session's folder in their command."""
+    """`serve run` and all its descendants: Ray's daemons are its children, and every replica a child of the raylet."""
     try:
         root = psutil.Process(pid)
     except psutil.Error:
@@ -74,7 +75,7 @@ def main() -> None:
         began = time.perf_counter()
         with (Path(folder) / "log").open("wb") as log:
             process = subprocess.Popen(
-                [str(Path(sys.executable).with_name("serve")), "run", str(path)],
+                [serve_command(), "run", str(path)],
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
@@ -115,7 +116,8 @@ def main() -> None:
                 "weights": "real",
             }
         )
-    name = f"service_{hardware()['cores']}_cores"
+    machine = hardware()
+    name = f"service_{machine['cores']}_cores" + (f"_{len(machine['gpus'])}_gpu" if machine["gpus"] else "")
     figures = {
         "arm": "graph",
         "concurrency": 1,

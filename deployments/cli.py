@@ -154,6 +154,12 @@ def request_report(url: str, file: Path, analyzers: str | None, start: float | N
     raise ServiceError("the service ended the stream without a report; see its log")
 
 
+def serve_command() -> str:
+    """Ray Serve's command line: the one of this environment, or else the one on the path."""
+    own = Path(sys.executable).with_name("serve")
+    return str(own) if own.exists() else "serve"
+
+
 @contextmanager
 def service(url: str, config: Path, out: Path) -> Iterator[None]:
     """A service for the time of the block. One that already answers at `url` is used and left running."""
@@ -167,7 +173,7 @@ def service(url: str, config: Path, out: Path) -> Iterator[None]:
     log = out / "service.log"
     environment = {"RAY_USAGE_STATS_ENABLED": "0", **os.environ}
     with log.open("wb") as sink:
-        command = [str(Path(sys.executable).with_name("serve")), "run", str(config)]
+        command = [serve_command(), "run", str(config)]
         process = subprocess.Popen(
             command, stdout=sink, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
