@@ -21,7 +21,7 @@ LONG = 8  # looks (1 s) a slow move is measured over as well, every LONG_EVERY l
 LONG_EVERY = 4
 SLOW = 0.15  # widths/s; faster moves need no correction, and after a second too little of the first picture is left
 STILL, HELD = 0.004, 0.6  # widths/s that count as none; share of the points at each side that must agree on it
-UNCONFIRMED = 0.6  # of a slow move's whole seconds showing nothing rigid; textured scenes have under 0.2
+UNCONFIRMED = 0.6  # of a slow move's whole seconds that show nothing rigid: more than chance, less than all
 MOST_MISSED = 0.05  # widths/s; encoders were seen to hide up to 0.04
 
 

@@ -145,11 +145,12 @@ def starts(before: Gray, after: Gray, points: Floats) -> Floats:
     )
     x, y = points[:, 0].astype(int), points[:, 1].astype(int)
     tried = [np.zeros((h, w, 2), np.float32), flow, *(np.full((h, w, 2), s, np.float32) for s in shifts(before, after))]
-    grid = np.stack(np.meshgrid(np.arange(w), np.arange(h)), axis=2).astype(np.float32)
-    no_map = np.zeros(0, np.float32)  # grid + field holds both coordinates
+    rows, cols = np.mgrid[0:h, 0:w]
     costs = np.empty((len(tried), len(points)), np.float32)
     for k, field in enumerate(tried):
-        moved = cv2.remap(after, grid + field, no_map, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        # Whole pixels do to choose. cv2.remap would be the way, but OpenCV 5.0.0's gave other pixels from call to call.
+        step = np.rint(field).astype(np.intp)
+        moved = after[np.clip(rows + step[..., 1], 0, h - 1), np.clip(cols + step[..., 0], 0, w - 1)]
         costs[k] = cv2.blur(cv2.absdiff(before, moved), (2 * PATCH - 1, 2 * PATCH - 1))[y, x]
         to = points + field[y, x]
         costs[k, (to[:, 0] < 0) | (to[:, 0] >= w) | (to[:, 1] < 0) | (to[:, 1] >= h)] = 255
