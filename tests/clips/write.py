@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -37,6 +39,15 @@ def write(
     rotation: degrees counter-clockwise a player must turn the stored frames.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if codec == "libsvtav1" and multiprocessing.parent_process() is None:
+        # SVT-AV1 run by root gives its caller the real-time scheduler, and every later child inherits it: Ray's replicas
+        # then starve the machine. A process of its own takes that with it.
+        kwargs = dict(
+            fps=fps, audio=audio, audio_rate=audio_rate, times=times, codec=codec, pixel_format=pixel_format, options=options,
+            audio_codec=audio_codec, audio_start=audio_start, rotation=rotation, keyframe_every=keyframe_every,
+        )  # fmt: skip
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+            return alone.submit(write, path, list(frames), **kwargs).result()
     with av.open(str(path), "w") as out:
         video = None
         sound = None
