@@ -2,6 +2,7 @@
 
 Model: none; frame statistics as batched tensor operations (models/frame_statistics.py), read in time by rules
 (models/transition_rules.py, pace_rules.py, look_rules.py). Every frame, 96 pixels on the short side.
+Cost: 0.09-0.18 s a video second on one CPU core of a busy machine (24-30 frames a second).
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def read(
         *pace_rules.punch_ins(t, moves + dissolves),
         *pace_rules.cadences(t, freezes + moves + dissolves),
         *pace_rules.blurs(t, moves + dissolves),
-        *look_rules.tones(t), *splits, *look_rules.vignettes(t, bars + splits), *look_rules.grain(t),
+        *look_rules.tones(t, fades), *splits, *look_rules.vignettes(t, bars + splits), *look_rules.grain(t),
     ]  # fmt: skip
     return found, stills
 

@@ -14,12 +14,15 @@ from deployments.models.effect_track import LEAST_S, UNIFORM, Box, Found, Track,
 from deployments.models.frame_statistics import GRID, SEAMS, Floats
 
 
-def tones(t: Track) -> list[Found]:
+def tones(t: Track, fades: list[Found]) -> list[Found]:
     """Black-and-white, and sepia: colour that is none, or one brown that follows brightness."""
     s = t.s
     # Blacks, whites and plain colours with a text on them do not tell.
     low, high = np.percentile(s.grid.reshape(len(s), -1), [20, 80], axis=1)
     known = (s["seen"] > 0.08) & (s["contrast"] > UNIFORM) & (high - low > 8)
+    # A fade takes the colour down with the light (the first second of a real clip, otherwise called grey).
+    for f in fades:
+        known[f.start : f.stop] = False
     chroma, rest = s["chroma"], s["tint_rest"]
     # Grey is 0.0 after a key frame. x264 crf 32 drags up to 4 along when colour goes in mid-shot (from 60, at once); a
     # camera's greyest scene has 3 or more, and got there slowly.

@@ -188,7 +188,7 @@ def _mixture(flat: Floats, energy: Floats, t: Track, a: int, b: int) -> float:
     way = flat[b] - flat[a]
     size = float(way @ way)
     # A title that fades in changes a part of the picture only.
-    if size < 256 * 12.0**2 or float((np.abs(way) > 5).mean()) < 0.6:
+    if size < 256 * 12.0**2 or float(np.median(np.abs(way))) < 0.3 * np.sqrt(size / 256):
         return 0.0
     inner = flat[a : b + 1] - flat[a]
     share = inner @ way / size

@@ -314,10 +314,12 @@ def test_runs_and_closed() -> None:
         ("psd_goldeneye-vfr-drop3.mp4", []),
         ("vllama_applausing.mp4", []),
         ("vllama_silence_girl.mp4", []),
+        ("psd_issue-134-rotate.mp4", []),
+        ("bbb_0_30.webm", ["fade_in"]),
         ("psd_counter.mp4", []),
     ],
 )
-def test_real_clips_without_edits(name: str, kinds: list[str]) -> None:
+def test_real_clips(name: str, kinds: list[str]) -> None:
     if not (MEDIA / name).exists():
         pytest.skip("the real clips are not on this machine")
     assert [e.kind for e in answer(MEDIA / name, "visual_effects").segments] == kinds
