@@ -7,6 +7,7 @@ passed from the decoder to the analyzers as un-awaited responses, so they go thr
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections import Counter
@@ -186,6 +187,7 @@ class ClipRun:
                 self._event("segment", None, None)
             finally:
                 self._clips[i] = asyncio.get_running_loop().create_future()  # the last reference: its memory is free
+                gc.collect()  # responses of Serve handles sit in reference cycles, and each pins a segment in shared memory
                 alive.release()
 
         holders = []
