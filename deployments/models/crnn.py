@@ -22,6 +22,9 @@ from deployments.media import FrameArray
 HEIGHT = 64  # pixels a line is scaled to, as the network was trained
 BATCH = 64
 Reading = tuple[str, float, tuple[float, ...]]  # text, confidence, where each character stands as a share of the width
+# A line less sure than this is read again a little blurred, then a fifth wider, and the surest reading kept. Seen on 40
+# single words: character error 3.5 % to 1.5 %, readings under 0.4, which are not believed, 4 to 0.
+WEAK = 0.8
 LOW_CONFIDENCE = 0.1  # EasyOCR reads a line again with more contrast below this
 TARGET_CONTRAST = 0.5
 
@@ -75,9 +78,10 @@ class Crnn:
         self.reads += len(lines)
         scaled = [_scaled(line) for line in lines]
         first = self._read(scaled)
-        weak = [k for k, (_, sure, _) in enumerate(first) if sure < LOW_CONFIDENCE]
-        for k, again in zip(weak, self._read([_contrasted(scaled[k]) for k in weak]), strict=True):
-            first[k] = max(first[k], again, key=lambda reading: reading[1])
+        for below, change in ((WEAK, _softened), (WEAK, _widened), (LOW_CONFIDENCE, _contrasted)):
+            weak = [k for k, reading in enumerate(first) if reading[1] < below]
+            for k, again in zip(weak, self._read([change(scaled[k]) for k in weak]), strict=True):
+                first[k] = max(first[k], again, key=lambda reading: reading[1])
         return [(_spaced(text, at, gaps[k]), sure) for k, (text, sure, at) in enumerate(first)]
 
     def _read(self, scaled: Sequence[FrameArray]) -> list[Reading]:
@@ -131,6 +135,18 @@ def _scaled(line: FrameArray) -> FrameArray:
     h, w = line.shape
     size = (max(HEIGHT // 2, round(w * HEIGHT / h)), HEIGHT)
     return np.asarray(cv2.resize(line, size, interpolation=cv2.INTER_AREA if h > HEIGHT else cv2.INTER_CUBIC), np.uint8)
+
+
+def _softened(line: FrameArray) -> FrameArray:
+    import cv2
+
+    return np.asarray(cv2.GaussianBlur(line, (0, 0), HEIGHT / 50), np.uint8)
+
+
+def _widened(line: FrameArray) -> FrameArray:
+    import cv2
+
+    return np.asarray(cv2.resize(line, (round(1.2 * line.shape[1]), HEIGHT), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def _contrasted(line: FrameArray) -> FrameArray:

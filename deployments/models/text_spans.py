@@ -18,6 +18,7 @@ Kind = Literal["title", "caption", "watermark", "scene_text"]
 
 MISSED_S = 0.6  # seconds a still text may go unseen and be the same: one missed sample at 4 per second, not a blink
 LOST_S = 2.0  # seconds for a text that moves: it is blurred or hidden now and then
+DOUBT = 0.5  # confidence below which a reading in the same place need only be half alike
 ROAM = 0.04  # share of the frame's side that a text must move to be part of the picture; encoders shift boxes by under 0.01
 STAYS = 0.8  # share of the clip that a watermark is there
 SMALL, LARGE = 0.05, 0.06  # share of the frame's height: a watermark is lower than SMALL, a title higher than LARGE
@@ -97,7 +98,11 @@ def _bond(strand: Strand, sight: Sight, sample: int, t: FloatArray) -> float:
     if sight.same:
         return 2 + shared if last == sample - 1 and shared > 0.3 else 0.0
     away = float(t[sample] - t[last])
-    if last == sample or not same_text(strand.text, sight.text):
+    if last == sample:
+        return 0.0
+    # A text that is hard to read, a pale watermark, is read otherwise each time, but in its place.
+    doubtful = min(strand.confidence, sight.confidence) < DOUBT and shared > 0.7
+    if not same_text(strand.text, sight.text) and not (doubtful and likeness(strand.text, sight.text) >= 0.5):
         return 0.0
     if shared > 0.3:
         return 1 + shared if away <= MISSED_S else 0.0

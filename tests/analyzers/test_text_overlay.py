@@ -284,6 +284,12 @@ def test_one_missed_sample_is_bridged_and_a_blink_is_not() -> None:
     assert len(link([on, [], [], on], times(4))) == 2
 
 
+def test_a_pale_text_is_one_span_however_it_is_read() -> None:
+    pale = [[sight("shutterstock", confidence=0.45)], [sight("shullersteck", confidence=0.3)]]
+    assert len(link(pale, times(2))) == 1
+    assert len(link([[sight("BREAD", confidence=0.45)], [sight("HOUSE", confidence=0.3)]], times(2))) == 2
+
+
 def test_same_text() -> None:
     assert same_text("Hello world", "He11o wor1d")
     assert same_text("Thank you!", "Thank you")
