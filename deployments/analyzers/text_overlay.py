@@ -12,28 +12,22 @@ right within one sample, 0.25 s.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from deployments.analyzer import Analyzer, ClipContext, ModelInfo, Needs, Options, Result, Timed, Window
 from deployments.media import FrameArray, Model, View
-from deployments.models import text_reader
-from deployments.models.craft import Box, Craft, Found
+from deployments.models.craft import Box, Craft
 from deployments.models.crnn import FAMILIES, FILES, Crnn, family_of
-from deployments.models.text_spans import believable, kinds, link
-from deployments.models.text_tracks import Ask, Line, Sight
+from deployments.models.text_reader import Shown, WindowReader
+from deployments.models.text_spans import Kind, Strand, believable, kinds, link
+from deployments.models.text_tracks import Sight
 from deployments.weights import Located, locate
 
 # Character error on drawn lines of 3 % of the height, JPEG 85: 540 lines high 4.3 %, 480 5.2 %, 360 12 %.
 VIEW = View(4.0, short_side=540)
-# Lines of 3 % of the height are all found at 448 rows (13 px letters), and at 352; character error 4.3 % and 6.8 %.
-DETECT_ROWS = 448
-
-Kind = Literal["title", "caption", "watermark", "scene_text"]
-Shown = tuple[tuple[float, float, float, float, str, float, bool, bool], ...]
 
 
 class TextSpan(Timed):
@@ -100,7 +94,7 @@ class TextOverlay(Analyzer[TextResult]):
 
     def predict(self, windows: Sequence[Window]) -> list[list[Shown]]:
         """Per window one tuple per frame of (x0, y0, x1, y1, text, confidence, read, same)."""
-        readers = [_Reader(window) for window in windows]
+        readers = [WindowReader(window) for window in windows]
         recognisers = [self._recogniser(w.options) for w in windows]
         while open_readers := [(r, c) for r, c in zip(readers, recognisers, strict=True) if r.asks]:
             found = self.detector.lines([strip for reader, _ in open_readers for strip in reader.strips()])
@@ -146,65 +140,7 @@ class TextOverlay(Analyzer[TextResult]):
         return TextResult(segments=tuple(spans), summary=_summary(spans, strands, len(t)))
 
 
-class _Reader:
-    """One window's reading, and the view of its frames that is looked at."""
-
-    def __init__(self, window: Window) -> None:
-        self.window = window
-        self.frames = window.seen.pixels
-        _, h, w, _ = self.frames.shape
-        self.height = min(h, DETECT_ROWS)
-        self.width = round(w * self.height / h)
-        self.fx, self.fy = w / self.width, h / self.height
-        self.reading: Generator[list[Ask], list[list[Line]], list[list[Sight]]] = text_reader.read_window(
-            text_reader.greys(self.frames, self.width, self.height)
-        )
-        self.sights: list[list[Sight]] = []
-        self.asks: list[Ask] = next(self.reading)
-
-    def strips(self) -> list[FrameArray]:
-        import cv2
-
-        out = []
-        for ask in self.asks:
-            small = self.frames[ask.frame]
-            if small.shape[:2] != (self.height, self.width):
-                small = cv2.resize(small, (self.width, self.height), interpolation=cv2.INTER_AREA)
-            out.append(small[ask.y0 : ask.y1])
-        return out
-
-    def crop(self, ask: Ask, box: Box) -> FrameArray:
-        """A line's pixels at the view's own size, grey."""
-        import cv2
-
-        x0, y0, x1, y1 = text_reader.scaled((box[0], box[1] + ask.y0, box[2], box[3] + ask.y0), self.fx, self.fy)
-        part = self.frames[ask.frame, int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))]
-        return np.asarray(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), np.uint8)
-
-    def answer(self, found: Sequence[Sequence[Found]], texts: Sequence[tuple[str, float]]) -> None:
-        queue = iter(texts)
-        lines = [
-            [
-                Line((b[0], b[1] + ask.y0, b[2], b[3] + ask.y0), text_reader.cleaned(text), sure)
-                for (b, _), (text, sure) in zip(part, queue, strict=False)
-            ]
-            for ask, part in zip(self.asks, found, strict=True)
-        ]
-        try:
-            self.asks = self.reading.send(lines)
-        except StopIteration as stop:
-            self.asks, self.sights = [], stop.value
-
-    def shown(self) -> list[Shown]:
-        def packed(sight: Sight) -> Any:
-            x0, y0, x1, y1 = text_reader.scaled(sight.box, 1 / self.width, 1 / self.height)
-            box = (max(0.0, x0), max(0.0, y0), min(1.0, x1), min(1.0, y1))
-            return (*(round(v, 4) for v in box), sight.text, round(sight.confidence, 3), sight.read, sight.same)
-
-        return [tuple(packed(s) for s in sights) for sights in self.sights[self.window.start : self.window.stop]]
-
-
-def _summary(spans: Sequence[TextSpan], strands: Sequence[Any], samples: int) -> TextSummary:
+def _summary(spans: Sequence[TextSpan], strands: Sequence[Strand], samples: int) -> TextSummary:
     covered = set().union(*(s.samples for s in strands)) if strands else set()
     counts: dict[Kind, int] = {}
     for span in spans:

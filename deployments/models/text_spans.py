@@ -22,6 +22,7 @@ DOUBT = 0.5  # confidence below which a reading in the same place need only be h
 ROAM = 0.04  # share of the frame's side that a text must move to be part of the picture; encoders shift boxes by under 0.01
 STAYS = 0.8  # share of the clip that a watermark is there
 SMALL, LARGE = 0.05, 0.06  # share of the frame's height: a watermark is lower than SMALL, a title higher than LARGE
+CROWD = 5  # edited overlays are a few lines
 HANDLE = re.compile(r"(^|\s)@\s?[\w.]{2,}|https?:|www\.|\w\.(com|net|org|tv|io)\b", re.IGNORECASE)
 
 
@@ -127,7 +128,7 @@ def believable(strand: Strand) -> bool:
 
 def kinds(strands: Sequence[Strand], samples: int, seconds: float) -> list[Kind]:
     """watermark: a handle or address, or small, still and there for nearly the whole of a clip over 2 s, at its edge.
-    scene_text: moves. caption: in the lower part, or one of three and more that follow each other in one place.
+    scene_text: moves, or comes and goes with CROWD others, as the lines of a poster, a page or a screen do. caption: in the lower part, or one of three and more that follow each other in one place.
     title: what is left; large or in the upper part.
     """
     out: list[Kind] = []
@@ -141,9 +142,14 @@ def kinds(strands: Sequence[Strand], samples: int, seconds: float) -> list[Kind]
             for s in strands
             if s is not strand
         )
+        together = sum(
+            max(abs(s.samples[0] - strand.samples[0]), abs(s.samples[-1] - strand.samples[-1])) <= 1
+            for s in strands
+            if s is not strand
+        )
         if HANDLE.search(strand.text):
             out.append("watermark")
-        elif strand.strays(ROAM):
+        elif strand.strays(ROAM) or together >= CROWD:
             out.append("scene_text")
         elif lasting and edge and tall < SMALL:
             out.append("watermark")

@@ -1,52 +1,24 @@
-"""Which frames must be read for text, and which frames show a text that was read: strokes compared between frames.
+"""Which frames show a line of text that was read in one of them.
 
-Text is strokes. A stroke that was read in one frame and stands at the same place with the same slope in another is the
-same text, whatever moves behind it; strokes that were not there a sample ago and stay are perhaps a new text. So a window
-is read by question and answer: `read_window` yields the strips it wants read, gets their lines, follows every line
-forwards and backwards through the frames, and asks for the strip again only where a line's strokes broke off and others
-took their place. All sizes are in pixels of the small grey frames it works on.
+A stroke that was read in one frame and stands at the same place with the same slope in another is the same text, whatever
+moves behind it. All sizes are in pixels of the small grey frames that are compared; see text_changes.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deployments.media import FrameArray
 from deployments.models.craft import Box
+from deployments.models.text_changes import FAINTER, STRONG, Field2, Strokes, slopes, stays, strength
 
-Field2 = NDArray[np.float32]  # (h, w, 2): slope of brightness to the right and down
-Mask = NDArray[np.bool_]
-
-STRONG = 10.0  # grey levels a pixel: compression noise stays under 6 at crf 28, legible strokes are over 20
-ALIGNED = 0.7  # cosine between two slopes that are the same stroke's edge: 45 degrees
-FAINTER = 0.35  # share of the slope that must be left, so that a text in a fade is still the same text
-CELL = 8  # pixels; less than the height of the smallest letters that are read
-FRESH = 0.4  # share of a cell's strokes that must be new for the cell to count as new
-MOVING = 0.1  # share of the picture with new strokes beyond which it moves itself; two lines of caption cover 8 %
-RUN, BALANCE = 5, 0.4  # cells a text is wide at least; fewer to more of its left and right edges (an object has one)
 SAME, SAME_CELL = 0.7, 0.45  # share of a line's strokes, of its worst letter's, that must be left for it to be the same
 # The same on still ground, where the worst letter of an unchanged line keeps 0.98 and more at crf 32, and one digit of a
 # line that becomes another keeps 0.2 to 0.71.
 SAME_STILL = 0.8
 ALIKE = 0.75  # correlation of a line that moved with itself; other words of its style were seen at 0.6 to 0.7
-FULL_EVERY = 6  # samples between looks at the whole of a picture that moves (1.5 s at 4 per second)
-CUT_STEP, CUT_RATIO = 18.0, 2.5  # grey levels between samples, and how many times the neighbours' difference
-STRIP = 32  # strips are multiples of this high, so that few shapes are read
-MOST = 0.6  # a strip over this share of the picture is read as the whole picture
-
-
-@dataclass(frozen=True)
-class Ask:
-    """Rows y0 to y1 of a frame, to be read for text."""
-
-    frame: int
-    y0: int
-    y1: int
 
 
 @dataclass(frozen=True)
@@ -81,143 +53,6 @@ class Sight:
     confidence: float
     read: bool
     same: bool
-
-
-class Strokes:
-    """The slopes of a run of grey frames, (n, h, w) uint8, a few frames of them kept."""
-
-    def __init__(self, grey: FrameArray) -> None:
-        self.grey = grey
-        self.kept: dict[int, Field2] = {}
-        self.still = [False] * len(grey)  # whether the ground stands as in the frame before; told by plan()
-
-    def __getitem__(self, frame: int) -> Field2:
-        if frame not in self.kept:
-            if len(self.kept) >= 4:
-                del self.kept[next(iter(self.kept))]
-            self.kept[frame] = slopes(self.grey[frame])
-        return self.kept[frame]
-
-
-def slopes(grey: FrameArray) -> Field2:
-    """(h, w, 2) float32 central differences of (h, w) uint8."""
-    g = grey.astype(np.float32)
-    out = np.zeros((*g.shape, 2), np.float32)
-    out[:, 1:-1, 0] = (g[:, 2:] - g[:, :-2]) / 2
-    out[1:-1, :, 1] = (g[2:] - g[:-2]) / 2
-    return out
-
-
-def strength(field: Field2) -> NDArray[np.float32]:
-    return np.asarray(np.sqrt(np.einsum("hwc,hwc->hw", field, field)), np.float32)
-
-
-def stays(a: Field2, b: Field2) -> Mask:
-    """Where a's slopes stand in b too."""
-    sa, sb = strength(a), strength(b)
-    return np.asarray((np.einsum("hwc,hwc->hw", a, b) > ALIGNED * sa * sb) & (sb > FAINTER * sa))
-
-
-def per_cell(mask: Mask) -> NDArray[np.int32]:
-    """How many pixels of each CELL x CELL square are set; rows and columns that fill no square are left out."""
-    h, w = mask.shape[0] // CELL * CELL, mask.shape[1] // CELL * CELL
-    return np.asarray(mask[:h, :w].reshape(h // CELL, CELL, w // CELL, CELL).sum((1, 3)), np.int32)
-
-
-@dataclass(frozen=True)
-class Change:
-    """What came into a frame. rows: where it may be text; moving: whether the picture moves; lasts: whether what came is
-    there a sample later too; cells: where it is."""
-
-    rows: list[tuple[float, float]]
-    moving: bool
-    lasts: bool
-    cells: Mask
-
-
-def change(strokes: Strokes, frame: int, before: int) -> Change:
-    """What is in `frame` and was not in `before`.
-
-    Where the ground is still, anything new may be text. Where it moves nearly all is new, and only strokes that stay
-    for two samples more, in runs wider than high that have left edges as well as right ones, may be.
-    """
-    import cv2
-
-    now = strokes[frame]
-    strong = strength(now) > STRONG
-    new = strong & ~stays(now, strokes[before])
-    counted = per_cell(new)
-    moving = bool((counted >= CELL / 2).mean() > MOVING)
-    later = [i for i in (frame + 1, frame + 2) if i < len(strokes.grey)]
-    next_on = new & stays(now, strokes[later[0]]) if later else new
-    if moving and later:
-        counted = per_cell(next_on & stays(now, strokes[later[-1]]))
-    cells = (counted >= CELL) & (counted >= FRESH * per_cell(strong))
-    lasts = float(per_cell(next_on)[cells].sum() / max(1, per_cell(new)[cells].sum())) > 0.5
-    joined = cv2.dilate(cells.astype(np.uint8), np.ones((1, 3), np.uint8))  # words a cell or two apart are one run
-    count, labels, boxes, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
-    rows = []
-    for k, (_, y, w, h, _) in enumerate(boxes[1:count], 1):
-        if moving:
-            run = np.kron(labels == k, np.ones((CELL, CELL), bool))
-            inside = now[: run.shape[0], : run.shape[1], 0][run & strong[: run.shape[0], : run.shape[1]]]
-            edges = sorted((int((inside > STRONG / 2).sum()), int((inside < -STRONG / 2).sum())))
-            if w < max(RUN, h) or edges[0] < BALANCE * edges[1]:
-                continue
-        if w >= 3:
-            rows.append((float(y) * CELL, float(y + h) * CELL))
-    return Change(rows, moving, lasts, cells)
-
-
-def strips(frame: int, rows: Iterable[tuple[float, float]], height: int) -> list[Ask]:
-    """The strips of whole STRIPs that hold the rows with room above and below, overlapping ones joined."""
-    spans: list[tuple[float, float]] = []
-    for y0, y1 in sorted(rows):
-        room = max(12.0, 0.8 * min(y1 - y0, 60.0))
-        y0, y1 = max(0.0, y0 - room), min(float(height), y1 + room)
-        if spans and y0 <= spans[-1][1]:
-            spans[-1] = (spans[-1][0], max(y1, spans[-1][1]))
-        else:
-            spans.append((y0, y1))
-    out = []
-    for y0, y1 in spans:
-        high = min(height, -(-int(np.ceil(y1 - y0)) // STRIP) * STRIP)
-        top = int(min(max(0.0, (y0 + y1 - high) / 2), height - high))
-        out.append(Ask(frame, top, top + high))
-    if sum(ask.y1 - ask.y0 for ask in out) > MOST * height:
-        return [Ask(frame, 0, height)]
-    return out
-
-
-def plan(strokes: Strokes) -> list[Ask]:
-    """What must be read whatever the text says: the first frame, cuts, new strokes, and now and then what moves."""
-    n, height = strokes.grey.shape[:2]
-    thumbs = strokes.grey[:, ::CELL, ::CELL].astype(np.float32)
-    steps = np.array([0.0, *(np.abs(b - a).mean() for a, b in itertools.pairwise(thumbs))])
-    asks = [Ask(0, 0, height)]
-    full, seen = 0, np.zeros((height // CELL, strokes.grey.shape[2] // CELL), bool)
-    for i in range(1, n):
-        came = change(strokes, i, i - 1)
-        strokes.still[i] = not came.moving
-        # A text that fades in is read a sample later, when it stands; one that is gone by then is read at once.
-        at = i + 1 if came.lasts and i + 1 < n else i
-        nearby = [s for k, s in enumerate(steps[max(1, i - 3) : i + 4], max(1, i - 3)) if k != i]
-        cut = steps[i] > CUT_STEP and steps[i] > CUT_RATIO * (float(np.median(nearby)) if nearby else 0.0)
-        due = i - full >= FULL_EVERY
-        if due and not cut and strokes.still[i]:
-            # Nothing moves: look again only if something has come up slowly since the last look, elsewhere.
-            due = int((change(strokes, i, full).cells & ~seen).sum()) >= 4
-        if cut or due:
-            asks.append(Ask(at, 0, height))
-            full, seen[:] = at, False
-            continue
-        new = strips(at, came.rows, height)
-        if any(ask.y1 - ask.y0 == height for ask in new):
-            continue  # changes all over: the next look at the whole of it is soon enough
-        asks += new
-        for ask in new:
-            seen[ask.y0 // CELL : ask.y1 // CELL] = True
-    return asks
 
 
 class Pattern:

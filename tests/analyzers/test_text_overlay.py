@@ -18,9 +18,10 @@ from deployments.analyzer import ClipContext, Window
 from deployments.analyzers.text_overlay import TextOptions, TextResult, TextSpan
 from deployments.errors import AnalyzerError
 from deployments.media import ClipInfo, FloatArray, FrameArray, Frames
+from deployments.models.text_changes import Ask, strips
 from deployments.models.text_reader import digits, read_window, same_text
 from deployments.models.text_spans import Strand, believable, kinds, link
-from deployments.models.text_tracks import Ask, Line, Sight, strips
+from deployments.models.text_tracks import Line, Sight
 from tests.clips import draw, write
 from tests.harness import answer, loaded
 
@@ -295,6 +296,7 @@ def test_same_text() -> None:
     assert same_text("Thank you!", "Thank you")
     assert not same_text("Frame 12", "Frame 13")
     assert not same_text("12", "13")
+    assert same_text("Level 7 complete", "Level ? complete")
     assert not same_text("BREAD", "HOME")
 
 
@@ -316,6 +318,14 @@ def test_kinds() -> None:
     ]
     found = kinds(strands, 20, 5.0)
     assert found == ["watermark", "title", "scene_text", *["caption"] * 3, "caption", "watermark"]
+
+
+def test_many_lines_that_come_together_are_in_the_picture() -> None:
+    poster = [Strand() for _ in range(6)]
+    for k, line in enumerate(poster):
+        line.add(0, sight("line", (0.1, 0.1 * k, 0.5, 0.1 * k + 0.04)))
+    assert kinds(poster, 4, 1.0) == ["scene_text"] * 6
+    assert "scene_text" not in kinds(poster[:5], 4, 1.0)
 
 
 def test_what_looks_like_letters_is_not_believed() -> None:
