@@ -1,14 +1,15 @@
 """The graph: `serve run serve_config.yaml` calls build(), which finds the analyzers and binds them to decoder and ingress."""
 
 import os
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import ray
-from pydantic import Field
+from pydantic import Field, ValidationError
 from ray import serve
 from ray.serve import Application, Deployment
 
-from deployments.analyzer import discover
+from deployments.analyzer import Analyzer, Settings, discover
 from deployments.decoder import Decoder
 from deployments.ingress import Ingress
 from deployments.media import Model
@@ -24,6 +25,9 @@ class GraphArgs(Model):
     analyzers: tuple[str, ...] | None = Field(
         None, description="names to deploy; all files of deployments/analyzers when left out"
     )
+    settings: dict[str, dict[str, Any]] = Field(
+        {}, description="per analyzer, what its settings_type names: models, precision, lists"
+    )
     media_roots: tuple[str, ...] = Field(
         (), description="folders whose files video_path may name; CLIPGRAPH_MEDIA_ROOTS when empty"
     )
@@ -33,14 +37,33 @@ def build(args: GraphArgs) -> Application:
     """Bind the whole graph. Raises ValueError with a sentence when what is asked for cannot run on this cluster."""
     analyzers = discover()
     names = upstream_first_order(analyzers, list(args.analyzers) if args.analyzers is not None else list(analyzers))
+    settings = checked_settings(analyzers, args.settings)
     device = choose_device(args.device)
     decoder = deployment(Decoder, "decoder", SUPPORT, "cpu").bind()
     replicas = {}
     for name in names:
         share = STAGES[analyzers[name].stage]
         on = device if share.num_gpus else "cpu"
-        replicas[name] = deployment(AnalyzerReplica, name, share, on).bind(name, on, share.threads)
+        replicas[name] = deployment(AnalyzerReplica, name, share, on).bind(name, on, share.threads, settings[name])
     return deployment(serve.ingress()(Ingress), "ingress", SUPPORT, "cpu").bind(decoder, replicas, media_roots(args))
+
+
+def checked_settings(
+    analyzers: Mapping[str, type[Analyzer[Any]]], given: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Settings]:
+    """Each analyzer's settings. Raises ValueError for a name or a key that does not exist, or an impossible value."""
+    unknown = set(given) - set(analyzers)
+    if unknown:
+        raise ValueError(
+            f"args.settings names {sorted(unknown)}, which are no analyzers; there are {sorted(analyzers)}"
+        )
+    settings = {}
+    for name, cls in analyzers.items():
+        try:
+            settings[name] = cls.settings_type(**given.get(name, {}))
+        except ValidationError as error:
+            raise ValueError(f"args.settings.{name}: {error}") from error
+    return settings
 
 
 def deployment(cls: type, name: str, share: Share, device: str) -> Deployment:

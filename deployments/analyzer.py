@@ -50,6 +50,10 @@ class Options(Model):
     """Base of an analyzer's per-request options. The empty default means it has none."""
 
 
+class Settings(Model):
+    """Base of what the operator sets per analyzer, under `args.settings` of serve_config.yaml. The empty default means it has none."""
+
+
 class ModelInfo(Model):
     """Which model answered. `source`: where its weights came from; `builtin` is a method that needs none."""
 
@@ -169,6 +173,9 @@ class Analyzer(Generic[R]):
     needs: ClassVar[Needs]
     options: ClassVar[type[Options]] = Options
 
+    settings_type: ClassVar[type[Settings]] = Settings
+
+    settings: Settings = Settings()  # set before load(), an instance of settings_type
     model: ModelInfo = ModelInfo(name="none", source="builtin")
     device: str = "cpu"
 

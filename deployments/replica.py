@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from deployments.analyzer import Analyzer, ClipContext, Options, Upstream, Window, discover, windows_of
+from deployments.analyzer import Analyzer, ClipContext, Options, Settings, Upstream, Window, discover, windows_of
 from deployments.batching import FrameBatcher
 from deployments.errors import AnalyzerError, DeviceBroken, InputMissing, WeightsMissing
 from deployments.media import AUDIO_RATE, Audio, AudioInfo, Clip, ClipInfo, Frames, Segment
@@ -86,15 +86,22 @@ class AnalyzerReplica:
     """One replica of one analyzer.
 
     name: the analyzer. device: "cpu" or "cuda". threads: what its libraries may use.
+    settings: the operator's, already checked by the graph.
     analyzer_class: for tests that bring an analyzer of their own; discovered by name otherwise.
     """
 
     def __init__(
-        self, name: str, device: str, threads: int = 1, analyzer_class: type[Analyzer[Any]] | None = None
+        self,
+        name: str,
+        device: str,
+        threads: int = 1,
+        settings: Settings | None = None,
+        analyzer_class: type[Analyzer[Any]] | None = None,
     ) -> None:
         self.name = name
         self.analyzer = (analyzer_class or discover()[name])()
         self.analyzer.device = device
+        self.analyzer.settings = settings or self.analyzer.settings_type()
         self.memory_frames: int | None = None  # batches over this many frames ran out of GPU memory
         self.unavailable: str | None = None
         self.broken: str | None = None

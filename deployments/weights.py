@@ -13,6 +13,7 @@ from pathlib import Path
 
 from deployments.analyzer import ModelInfo, Source
 from deployments.errors import WeightsMissing
+from deployments.manifest import MANIFEST
 
 
 @dataclass(frozen=True)
@@ -72,3 +73,27 @@ def locate(name: str, *, module: str = "", inside: str = "", distribution: str =
     if module and (root := package_dir(module)) is not None and (path := root / (inside or name)).exists():
         return Located(path, "package", package_version(distribution or module.replace("_", "-")))
     raise WeightsMissing(f"{name} is not in CLIPGRAPH_WEIGHTS, the cache or an installed package. {mend}")
+
+
+def pull_command(name: str) -> str:
+    """The sentence that WeightsMissing ends with for a row of the manifest."""
+    row = MANIFEST[name]
+    return f"Run `clipgraph weights pull {name}` ({row.hub_id}), or put its files into CLIPGRAPH_WEIGHTS/{name}."
+
+
+def locate_hub(name: str) -> Located:
+    """The complete folder of a row of the manifest. Raises WeightsMissing, also when a file of it is missing."""
+    found = locate(name, mend=pull_command(name))
+    row = MANIFEST[name]
+    absent = [file.path for file in row.files if not (found.path / file.path).exists()]
+    if absent:
+        raise WeightsMissing(f"{found.detail} lacks {', '.join(absent)}. {pull_command(name)}")
+    return Located(found.path, found.source, f"{row.hub_id} at {row.revision[:12]}, {found.detail}")
+
+
+def random_allowed() -> bool:
+    """Whether CLIPGRAPH_RANDOM_WEIGHTS=1: models whose weights are missing are built in their true architecture with random ones.
+
+    For measuring speed and memory only; such answers mean nothing, and their source says `random`.
+    """
+    return os.environ.get("CLIPGRAPH_RANDOM_WEIGHTS") == "1"

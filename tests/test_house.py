@@ -14,7 +14,7 @@ from deployments.container import Limits
 from deployments.ingress import IngressConfig
 from deployments.pipeline import upstream_first_order
 from deployments.stages import STAGES, SUPPORT
-from graph import GraphArgs, choose_device
+from graph import GraphArgs, checked_settings, choose_device
 
 ROOT = Path(__file__).resolve().parents[1]
 RAY_FILES = {"graph.py", "deployments/ingress.py"}
@@ -138,3 +138,10 @@ def test_the_lock_names_versions_only_and_one_opencv() -> None:
     lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line]
     assert all("==" in line and "://" not in line for line in lines)
     assert [line.split("==")[0] for line in lines if line.startswith("opencv")] == ["opencv-python"]
+
+
+def test_settings_of_unknown_names_or_keys_are_refused() -> None:
+    with pytest.raises(ValueError, match="blip3"):
+        checked_settings(discover(), {"blip3": {}})
+    with pytest.raises(ValueError, match="precison"):
+        checked_settings(discover(), {"cut_analysis": {"precison": "int8"}})
