@@ -33,7 +33,7 @@ class Size:
     patch_width: int
 
 
-BLIP2_OPT_2_7B = Size(2_516_582_400, 1_228_176_896, 32, 2560, 32, 257, 6144)
+BLIP2_OPT_2_7B = Size(2_516_582_400, 1_226_193_792, 32, 2560, 32, 257, 6144)
 
 
 def size_of(config: Any) -> Size:
@@ -61,7 +61,7 @@ def size_of(config: Any) -> Size:
 
 def weights_mib(size: Size, precision: str) -> float:
     """The image tower, the Q-Former and the embeddings stay in the 16-bit type under int8 and nf4."""
-    return (size.linear * BYTES[precision] + size.other * max(2, BYTES[precision])) / MIB
+    return (size.linear * BYTES[precision] + size.other * (4 if precision == "fp32" else 2)) / MIB
 
 
 def frame_mib(size: Size, precision: str, prompts: int, tokens: int) -> float:
@@ -70,9 +70,7 @@ def frame_mib(size: Size, precision: str, prompts: int, tokens: int) -> float:
     2 (key, value) x layers x width x bytes for each position: the visual ones once, those of every prompt on their own.
     The widest moment of the tower holds two arrays of its widest layer and four of a third of that.
     """
-    size_of_value = max(2.0, BYTES[precision])
-    if precision != "fp32":
-        size_of_value = 2.0
+    size_of_value = 4.0 if precision == "fp32" else 2.0
     cache = 2 * size.layers * size.width * size_of_value * (size.queries + prompts * tokens)
     activations = size.patches * size.patch_width * size_of_value * (2 + 4 / 3)
     return (cache + activations) / MIB
