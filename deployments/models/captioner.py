@@ -140,10 +140,10 @@ def _types(precision: str, device: str) -> tuple[Any, Any]:
     plain = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     if precision in plain:
         return plain[precision], None
-    dtype = torch.bfloat16 if device == "cpu" or torch.cuda.get_device_capability()[0] >= 8 else torch.float16
     kept = ["vision_model", "qformer", "language_projection", "lm_head"]
-    if precision == "int8":
-        return dtype, BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)  # type: ignore[no-untyped-call]
+    if precision == "int8":  # bitsandbytes casts anything else to float16 at every product, with a warning each
+        return torch.float16, BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)  # type: ignore[no-untyped-call]
+    dtype = torch.bfloat16 if device == "cpu" or torch.cuda.get_device_capability()[0] >= 8 else torch.float16
     return dtype, BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=kept
     )
