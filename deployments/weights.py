@@ -52,6 +52,12 @@ def package_dir(module: str) -> Path | None:
     return Path(spec.origin).parent if spec.origin else None
 
 
+def namespace_dirs(module: str) -> list[Path]:
+    """All folders of a namespace package that several distributions share; empty when none is installed."""
+    spec = importlib.util.find_spec(module)
+    return [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
+
+
 def package_version(distribution: str) -> str:
     """`name version` as installed, for ModelInfo.detail."""
     try:
