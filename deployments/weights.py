@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from deployments.analyzer import ModelInfo, Source
 from deployments.errors import WeightsMissing
 from deployments.manifest import MANIFEST, Weights
+from deployments.media import Model
 from deployments.weights_record import fault, read_record, tells_its_end
 
 
@@ -149,6 +152,33 @@ def state_of(name: str) -> State:
     known = found.detail == "Hugging Face cache" or (same and any(published.values()))
     said = f"{row.hub_id} at {row.revision[:12]}, {found.detail}" if known else f"{found.detail}, files of its own"
     return State(Located(found.path, "file", said), "")
+
+
+class WeightsCard(Model):
+    """A row of the manifest that an analyzer loads, and whether it is on this machine."""
+
+    name: str = Field(description="what `clipgraph weights pull` takes")
+    hub_id: str
+    revision: str
+    licence: str
+    size_bytes: int | None = Field(description="of all files; null where a size is not known before a pull")
+    present: bool = Field(description="on the machine that answers, every file there and whole")
+
+
+def cards_of(analyzer: str) -> list[WeightsCard]:
+    """The rows an analyzer can load; it may run without them on what packages carry."""
+    return [
+        WeightsCard(
+            name=row.name,
+            hub_id=row.hub_id,
+            revision=row.revision,
+            licence=row.licence,
+            size_bytes=row.size_bytes,
+            present=state_of(row.name).status == "present",
+        )
+        for row in MANIFEST.values()
+        if analyzer in row.used_by
+    ]
 
 
 def loadable(folder: Path, path: str) -> Path:
