@@ -33,16 +33,17 @@ def list_rows(as_json: Annotated[bool, typer.Option("--json", help="JSON to stan
     if as_json:
         typer.echo(json.dumps([_line(MANIFEST[name], state) for name, state in states.items()], indent=2))
         return
-    table = Table()
-    table.add_column("name", no_wrap=True)
-    for heading in ("hub", "revision", "licence", "size", "memory", "used by", "on this machine"):
+    table = Table(show_lines=True)
+    table.add_column("name", no_wrap=True)  # it is to be typed
+    for heading in ("published at", "size", "used by", "on this machine"):
         table.add_column(heading, overflow="fold")
     for name, state in states.items():
         row = MANIFEST[name]
         colour = {"present": "green", "missing": "yellow", "corrupt": "red"}[state.status]
-        said = f"[{colour}]{state.status}[/]" + (f": {_where(state)}" if state.found else "")
-        memory, users = f"{row.memory_mib:,} MiB", ", ".join(row.used_by)
-        table.add_row(name, row.hub_id, row.revision[:8], row.licence, _size(row), memory, users, said)
+        said = f"[{colour}]{state.status}[/]" + (f"\n{_where(state)}" if state.found else "")
+        published = f"{row.hub_id}\nat {row.revision[:12]}\n{row.licence}"
+        size = f"{_size(row)}\n{row.memory_mib:,} MiB loaded"
+        table.add_row(name, published, size, "\n".join(row.used_by), said)
     Console().print(table)
     console.print(f"`clipgraph weights pull NAME` fetches into {target_dir()}.")
 
@@ -139,7 +140,7 @@ def _line(row: Weights, state: State) -> dict[str, Any]:
 
 
 def _where(state: State) -> str:
-    return state.problem or (state.found.detail if state.found else "")
+    return state.problem or (str(state.found.path) if state.found else "")
 
 
 def _size(row: Weights) -> str:
