@@ -4,8 +4,7 @@ A row is a name (the folder under CLIPGRAPH_WEIGHTS or the cache), a hub reposit
 licence of the weights, and the memory they take once loaded.
 
 Sizes and hashes were written on a machine without the hub: each is what public repositories that pin the same revision
-say of it, never computed from a name or guessed. A comment over each row says how many independent ones, and what is not
-known. A size or hash that is None, and a revision that is "main", are resolved by `clipgraph weights pull` once and kept
+say of it, never guessed. A comment over each row says how many projects were seen to agree, and what is not known. A size or hash that is None, and a revision that is "main", are resolved by `clipgraph weights pull` once and kept
 in the record beside the files (deployments/weights_record.py).
 """
 
@@ -52,8 +51,7 @@ def _files(*paths: str) -> tuple[WeightFile, ...]:
 
 
 ROWS = (
-    # Revision: nine repositories. Hashes of the shards: four; their sizes: one, whose hashes agree with the others.
-    # The small files are not known.
+    # Revision: eight projects. Hashes of the shards: three; their sizes: one of these. The small files are not known.
     Weights(
         "blip2-opt-2.7b", "Salesforce/blip2-opt-2.7b", "59a1ef6c1e5117b3f65523d1c6066825bcf315e3",
         (
@@ -67,8 +65,9 @@ ROWS = (
         "MIT", 7500, ("blip2",),
     ),
     # The branch main (3d74acf9) has no safetensors, only a pickle; this is the conversion commit at refs/pr/15 of the same
-    # repository. Revision: five repositories, with size and hash of the weights (two) and of the tokenizer (two); hashes of
-    # both configurations (one, the same as at main, where their sizes are from). tokenizer_config.json is not known.
+    # repository. Revision: four projects. Weights: hash from two, size from one, and both from two more for other commits of that
+    # conversion. Tokenizer: two. Configurations: one, with the hashes they have at main, where their sizes are from.
+    # tokenizer_config.json is not known.
     Weights(
         "clip-vit-base-patch32", "openai/clip-vit-base-patch32", "b33cedfd0df4e43b8238760678fcc89e1a0d38b3",
         (
@@ -80,7 +79,7 @@ ROWS = (
         ),
         "MIT", 600, ("composition_analysis", "product_detection"),
     ),
-    # Revision and hash of the weights: more than eight repositories; their size: three. Both configurations: hashes from two,
+    # Revision and hash of the weights: at least eight projects; their size: three. Both configurations: hashes from two,
     # sizes from one of them.
     Weights(
         "segformer-b0-ade", "nvidia/segformer-b0-finetuned-ade-512-512", "489d5cd81a0b59fab9b7ea758d3548ebe99677da",
@@ -91,7 +90,7 @@ ROWS = (
         ),
         "NVIDIA Source Code License", 15, ("background_segmentation",),
     ),
-    # Revision and hash of the weights: more than nine repositories; their size: five. Sizes of both configurations: one.
+    # Revision and hash of the weights: at least nine projects; their size: five. Sizes of both configurations: one.
     Weights(
         "ast-audioset", "MIT/ast-finetuned-audioset-10-10-0.4593", "f826b80d28226b62986cc218e5cec390b1096902",
         (
@@ -101,7 +100,7 @@ ROWS = (
         ),
         "BSD-3-Clause", 340, ("sound_effects",),
     ),
-    # Revision: three repositories. It has a pickle only (two), which is loaded with weights_only; its size: one. No hash
+    # Revision: three projects. It has a pickle only (two), which is loaded with weights_only; its size: one. No hash
     # was found.
     Weights(
         "wav2vec2-emotion", "superb/wav2vec2-base-superb-er", "441a7599c3b22107314dcbd9166621c5c83f2cc5",
@@ -110,13 +109,13 @@ ROWS = (
     ),
     # No revision was found, nor a hash of this file at the hub.
     Weights("yolov8x", "Ultralytics/YOLOv8", "main", _files("yolov8x.pt"), "AGPL-3.0", 140, ("object_detection",)),
-    # No revision was found. Hash at the hub: two repositories; size of the file with this hash: one.
+    # No revision was found. Hash at the hub: two projects; size of a file with this hash: one.
     Weights(
         "yolov8n", "Ultralytics/YOLOv8", "main",
         (WeightFile("yolov8n.pt", 6_534_387, "31e20dde3def09e2cf938c7be6fe23d9150bbbe503982af13345706515f2ef95"),),
         "AGPL-3.0", 7, ("object_detection",),
     ),
-    # Revision: seven repositories. Hash of model.bin: more than eight; its size: two. The others: one, and their sum is in a
+    # Revision: at least six projects. Hash of model.bin: at least eight; its size: two. The others: one, and their sum is in a
     # second. The hub has renamed the owner to dropbox-dash and redirects; faster-whisper 1.2.1 uses this name.
     Weights(
         "faster-whisper-large-v3-turbo", "mobiuslabsgmbh/faster-whisper-large-v3-turbo",

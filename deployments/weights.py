@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from deployments.errors import WeightsMissing
 from deployments.manifest import MANIFEST, Weights
 from deployments.media import Model
 from deployments.weights_record import fault, read_record, tells_its_end
+
+log = logging.getLogger("clipgraph.weights")
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def locate_hub(name: str) -> Located:
         from deployments.weights_pull import pull
 
         try:
-            pull(name)
+            pull(name, say=log.info)
         except PullError as error:
             raise WeightsMissing(f"{state.problem} {error}") from error
         state = state_of(name)

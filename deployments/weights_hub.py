@@ -54,7 +54,7 @@ class Hub:
 
         logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its warnings show signed addresses
         self.row = row
-        self.endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+        self.endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
         self.api = HfApi(endpoint=self.endpoint, library_name="clipgraph")
         self.headers = {**build_hf_headers(library_name="clipgraph"), "Accept-Encoding": "identity"}
 

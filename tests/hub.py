@@ -96,7 +96,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             path = unquote(urlsplit(self.path).path)
             self.hub_seen(path)
-            if hub.refusal:
+            if "/old/tiny" in path:  # what the hub does for a repository that was renamed
+                self.answer(307, Location=self.path.replace("/old/tiny", f"/{HUB_ID}"))
+            elif hub.refusal:
                 self.answer(hub.refusal[0], b"{}", X_Error_Code=hub.refusal[1])
             elif path.startswith("/cdn/"):
                 self.send_bytes(hub.content[path.removeprefix("/cdn/")])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,12 @@ def test_a_pull_brings_the_files_of_the_manifest_and_a_record(weights: Path, hub
     assert [done for path, done, _ in steps if path == BIG][-1] == len(CONTENT[BIG])
     assert len([1 for path, _, _ in steps if path == BIG]) > 3
     assert locate_hub("tiny").detail == f"tests/tiny at {COMMIT[:12]}, CLIPGRAPH_WEIGHTS/tiny"
+
+
+def test_a_repository_that_was_renamed(weights: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MANIFEST, "tiny", replace(fake.row(), hub_id="old/tiny"))
+    monkeypatch.setenv("HF_ENDPOINT", f"{hub.url}/")
+    assert files_of(pull("tiny")) == CONTENT
 
 
 def test_a_second_pull_asks_the_hub_for_nothing(weights: Path, hub: Hub) -> None:
