@@ -1,7 +1,8 @@
 """The graph: `serve run serve_config.yaml` calls build(), which finds the analyzers and binds them to decoder and ingress."""
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import ray
@@ -10,12 +11,16 @@ from ray import serve
 from ray.serve import Application, Deployment
 
 from deployments.analyzer import Analyzer, Settings, discover
+from deployments.cuda_libraries import library_path
 from deployments.decoder import Decoder
 from deployments.ingress import Ingress
 from deployments.media import Model
+from deployments.memory_plan import Plan, chosen_precisions, plan, smallest_card_mib
 from deployments.pipeline import upstream_first_order
 from deployments.replica import AnalyzerReplica
 from deployments.stages import STAGES, SUPPORT, Share
+
+log = logging.getLogger("clipgraph.graph")
 
 
 class GraphArgs(Model):
@@ -27,6 +32,9 @@ class GraphArgs(Model):
     )
     settings: dict[str, dict[str, Any]] = Field(
         {}, description="per analyzer, what its settings_type names: models, precision, lists"
+    )
+    card_gib: float | None = Field(
+        None, description="memory of the smallest GPU; asked of this machine's driver when left out"
     )
     media_roots: tuple[str, ...] = Field(
         (), description="folders whose files video_path may name; CLIPGRAPH_MEDIA_ROOTS when empty"
@@ -41,10 +49,14 @@ def build(args: GraphArgs) -> Application:
     device = choose_device(args.device)
     decoder = deployment(Decoder, "decoder", SUPPORT, "cpu").bind()
     replicas = {}
+    planned = plan_card(args, names, settings) if device == "cuda" else None
     for name in names:
         share = STAGES[analyzers[name].stage]
-        on = device if share.num_gpus else "cpu"
-        replicas[name] = deployment(AnalyzerReplica, name, share, on).bind(name, on, share.threads, settings[name])
+        place = planned.get(name) if planned else None
+        on = device if share.num_gpus and (place is None or place.on_gpu) else "cpu"
+        replicas[name] = deployment(AnalyzerReplica, name, share, on).bind(
+            name, on, share.threads, settings[name], place if on == "cuda" else None
+        )
     return deployment(serve.ingress()(Ingress), "ingress", SUPPORT, "cpu").bind(decoder, replicas, media_roots(args))
 
 
@@ -68,9 +80,25 @@ def checked_settings(
 
 def deployment(cls: type, name: str, share: Share, device: str) -> Deployment:
     """The class as a deployment. No num_gpus at all on the CPU, so that one file serves machines with and without."""
-    actor = {"num_cpus": share.num_cpus, **({"num_gpus": share.num_gpus} if device == "cuda" else {})}
+    actor: dict[str, Any] = {"num_cpus": share.num_cpus}
+    if device == "cuda":
+        actor |= {"num_gpus": share.num_gpus, "runtime_env": {"env_vars": library_path()}}
     made: Deployment = serve.deployment(name=name, ray_actor_options=actor)(cls)
     return made
+
+
+def plan_card(args: GraphArgs, names: Sequence[str], settings: Mapping[str, Settings]) -> Plan | None:
+    """The memory plan for the smallest card; None, with a line in the log, where no size is known. Raises DoesNotFit."""
+    card_mib = args.card_gib * 1024 if args.card_gib else smallest_card_mib()
+    if card_mib is None:
+        log.warning("no GPU driver on this node: name args.card_gib, so that memory can be planned")
+        return None
+    found = plan(card_mib, names, precisions=chosen_precisions(settings))
+    for row in found.rows:
+        log.info(
+            "planned", extra={"analyzer": row.analyzer, "precision": row.precision, "batch": row.batch, "mib": row.mib}
+        )
+    return found
 
 
 def choose_device(wanted: str) -> str:

@@ -117,7 +117,9 @@ def main() -> None:
             super().__init__(*args)
             self.analyzers = dict(kinds)
 
-    replicas = {n: deployment(AnalyzerReplica, n, SUPPORT, "cpu").bind(n, "cpu", 1, None, k) for n, k in kinds.items()}
+    replicas = {
+        n: deployment(AnalyzerReplica, n, SUPPORT, "cpu").bind(n, "cpu", 1, None, None, k) for n, k in kinds.items()
+    }
     decoder = (
         deployment(Decoder, "decoder", SUPPORT, "cpu")
         .options(user_config={"threads": 2, "max_duration_s": 3600})

@@ -50,11 +50,12 @@ def commit() -> str:
     return f"{head}{'+' if changed else ''}" if head else "unknown"
 
 
-def write(name: str, figures: dict[str, Any]) -> Path:
-    """Write results/<name>.json and return its path."""
+def write(name: str, figures: dict[str, Any], folder: Path | None = None) -> Path:
+    """Write <name>.json into benchmarks/results, or another folder, and return its path."""
     versions = {p: importlib.metadata.version(p) for p in ("ray", "torch", "av", "opencv-python", "numpy")}
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    folder = folder or RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     body = {
         "name": name,
         "date": datetime.now(UTC).date().isoformat(),

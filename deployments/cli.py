@@ -20,9 +20,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from deployments.http_api import Health, Problem
+from deployments.plan_cli import show_plan
 from deployments.report import Outcome, Report
+from deployments.weights_cli import app as weights_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Analyse short videos with a Clipgraph service.")
+app.add_typer(weights_app, name="weights")
+app.command("plan")(show_plan)
 console = Console(stderr=True)
 DEFAULT_URL = "http://127.0.0.1:8000"
 START_TIMEOUT_S = 600.0

@@ -22,6 +22,7 @@ from deployments.messages import ReplicaState
 from deployments.pipeline import Event
 from deployments.report import SCHEMA_VERSION, Report
 from deployments.uploads import Upload, receive, request_fields, spool_dir
+from deployments.weights import WeightsCard
 
 MAX_JSON_BYTES = 1024 * 1024
 KEEPALIVE_S = 10.0  # proxies drop event streams that are silent for about 30 s
@@ -84,6 +85,9 @@ class AnalyzerCard(Model):
     stage: Stage
     depends: tuple[str, ...]
     state: ReplicaState | None = Field(description="model, source and device; null while the replica starts")
+    weights: list[WeightsCard] = Field(
+        description="hub models it can load; without them it may run on what packages carry"
+    )
     options_schema: dict[str, Any]
     result_schema: dict[str, Any]
 

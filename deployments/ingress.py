@@ -26,6 +26,7 @@ from deployments.media import Model
 from deployments.messages import ReplicaState
 from deployments.pipeline import ClipRun, Event, Plan, unwrap
 from deployments.report import Report
+from deployments.weights import cards_of
 
 log = logging.getLogger("clipgraph.ingress")
 
@@ -233,6 +234,7 @@ class Ingress:
     async def cards(self) -> list[AnalyzerCard]:
         """What GET /analyzers lists."""
         await self._refresh([name for name in self.replicas if name not in self.states])
+        weights = await asyncio.to_thread(lambda: {name: cards_of(name) for name in self.analyzers})
         return [
             AnalyzerCard(
                 name=name,
@@ -240,6 +242,7 @@ class Ingress:
                 stage=cls.stage,
                 depends=cls.needs.depends,
                 state=self.states.get(name),
+                weights=weights[name],
                 options_schema=cls.options.model_json_schema(),
                 result_schema=cls.result.model_json_schema(),
             )

@@ -61,5 +61,8 @@ class ReplicaState(Model):
     last_error: str | None = None
     load_s: float = Field(description="seconds to load and warm up")
     rss_mib: float = Field(description="resident memory of the replica's process, shared clips included")
+    gpu: str | None = Field(None, description="the card's name; null on a CPU")
+    gpu_mib: float | None = Field(None, description="GPU memory that PyTorch holds in the replica's process")
+    gpu_peak_mib: float | None = Field(None, description="the most it held since start")
     batches: int = Field(description="batches computed since start")
     mixed_batches: int = Field(description="batches that joined windows of different requests")

@@ -22,6 +22,7 @@ from deployments.analyzer import Analyzer, ClipContext, Options, Settings, Upstr
 from deployments.batching import FrameBatcher
 from deployments.errors import AnalyzerError, DeviceBroken, InputMissing, WeightsMissing
 from deployments.media import AUDIO_RATE, Audio, AudioInfo, Clip, ClipInfo, Frames, Segment
+from deployments.memory_plan import Planned
 from deployments.messages import Answer, Decoded, Part, ReplicaState
 from deployments.report import Status
 
@@ -29,6 +30,7 @@ log = logging.getLogger("clipgraph.replica")
 
 DEFAULT_BATCH_FRAMES = 256
 DEFAULT_BATCH_WAIT_S = 0.01
+MEMORY_MARGIN = 1.15  # over the plan: clips of other shapes than the measured one
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class AnalyzerReplica:
     """One replica of one analyzer.
 
     name: the analyzer. device: "cpu" or "cuda". threads: what its libraries may use.
-    settings: the operator's, already checked by the graph.
+    settings: the operator's, already checked by the graph. planned: its place on the card, None on a CPU.
     analyzer_class: for tests that bring an analyzer of their own; discovered by name otherwise.
     """
 
@@ -96,12 +98,14 @@ class AnalyzerReplica:
         device: str,
         threads: int = 1,
         settings: Settings | None = None,
+        planned: Planned | None = None,
         analyzer_class: type[Analyzer[Any]] | None = None,
     ) -> None:
         self.name = name
         self.analyzer = (analyzer_class or discover()[name])()
         self.analyzer.device = device
-        self.analyzer.settings = settings or self.analyzer.settings_type()
+        self.analyzer.settings = with_precision(settings or self.analyzer.settings_type(), planned)
+        self.planned = planned
         self.memory_frames: int | None = None  # batches over this many frames ran out of GPU memory
         self.unavailable: str | None = None
         self.broken: str | None = None
@@ -109,6 +113,8 @@ class AnalyzerReplica:
         self.batches = self.mixed_batches = 0
         self._batcher: FrameBatcher[_Job, _Done] = FrameBatcher(self._run_batch, len, DEFAULT_BATCH_FRAMES)
         limit_threads(threads)
+        if planned is not None and device == "cuda":
+            limit_memory(planned)
         began = time.perf_counter()
         try:
             self.analyzer.load(device)
@@ -134,7 +140,8 @@ class AnalyzerReplica:
             raise ValueError(
                 f"{self.name}: unknown user_config keys {sorted(unknown)}; known: batch_frames, batch_wait_s"
             )
-        self._batcher.max_frames = int(user_config.get("batch_frames", DEFAULT_BATCH_FRAMES))
+        frames = int(user_config.get("batch_frames", DEFAULT_BATCH_FRAMES))
+        self._batcher.max_frames = min(frames, self.planned.batch) if self.planned else frames
         self._batcher.wait_s = float(user_config.get("batch_wait_s", DEFAULT_BATCH_WAIT_S))
 
     async def predict(
@@ -199,6 +206,7 @@ class AnalyzerReplica:
             last_error=self.last_error,
             load_s=round(self.load_s, 3),
             rss_mib=round(psutil.Process().memory_info().rss / 2**20, 1),
+            **_gpu_memory(self.analyzer.device),
             batches=self.batches,
             mixed_batches=self.mixed_batches,
         )
@@ -311,6 +319,21 @@ def limit_threads(threads: int) -> None:
     cv2.setNumThreads(threads)
 
 
+def with_precision(settings: Settings, planned: Planned | None) -> Settings:
+    """The settings with `precision: auto` replaced by what the memory plan chose."""
+    if planned is None or getattr(settings, "precision", None) != "auto":
+        return settings
+    return settings.model_copy(update={"precision": planned.precision})
+
+
+def limit_memory(planned: Planned) -> None:
+    """Let this process take no more of the card than was planned, so that one greedy batch costs itself and not its neighbours."""
+    import torch
+
+    share = planned.mib * MEMORY_MARGIN * 2**20 / torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, share))
+
+
 def _ms_since(began: float) -> float:
     return (time.perf_counter() - began) * 1000
 
@@ -319,6 +342,19 @@ def _touch_gpu() -> None:
     import torch
 
     torch.ones(1, device="cuda").add_(1).item()
+
+
+def _gpu_memory(device: str) -> dict[str, Any]:
+    """What PyTorch holds of the card; CTranslate2 keeps its own count, which is not in it."""
+    if device != "cuda":
+        return {}
+    import torch
+
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "gpu_mib": round(torch.cuda.memory_reserved() / 2**20, 1),
+        "gpu_peak_mib": round(torch.cuda.max_memory_reserved() / 2**20, 1),
+    }
 
 
 def _empty_cache() -> None:

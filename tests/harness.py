@@ -24,17 +24,17 @@ from deployments.media import SEGMENT_S, Audio, Clip, ClipInfo, plan_segments, p
 
 
 @cache
-def loaded(name: str) -> Analyzer[Any]:
-    """The analyzer with its model loaded on the CPU; once per test process.
+def loaded(name: str, device: str = "cpu") -> Analyzer[Any]:
+    """The analyzer with its model loaded on the device; once per test process.
 
     One whose weights are nowhere is given tiny random ones (tests/tiny/), in the published format and by the product's own way.
     """
     analyzer = discover()[name]()
     try:
-        analyzer.load("cpu")
+        analyzer.load(device)
     except WeightsMissing:
         with tiny_weights(name):
-            analyzer.load("cpu")
+            analyzer.load(device)
     return analyzer
 
 
@@ -72,11 +72,15 @@ def with_upstream(name: str) -> list[str]:
 
 
 def answers(
-    path: Path, *names: str, segment_s: float = SEGMENT_S, options: dict[str, Options] | None = None
+    path: Path,
+    *names: str,
+    segment_s: float = SEGMENT_S,
+    options: dict[str, Options] | None = None,
+    device: str = "cpu",
 ) -> dict[str, Result]:
     """Results of the named analyzers and of all they depend on. AnalyzerErrors of `names` are raised, of others passed on as missing."""
     order = list(dict.fromkeys(n for name in names for n in with_upstream(name)))
-    analyzers = {n: loaded(n) for n in order}
+    analyzers = {n: loaded(n) if device == "cpu" else loaded(n, device) for n in order}
     found = probe(path)
     views = plan_views(a.needs.view for a in analyzers.values() if a.needs.view)
     context_s = max(

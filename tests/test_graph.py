@@ -283,7 +283,9 @@ def test_frames_are_mapped_from_shared_memory_read_only(service: str, tmp_path: 
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     clip = write(tmp_path / "m.mp4", moving(90), 30.0, sound.tone(440, 3.0))
-    replicas = {"mapped": deployment(AnalyzerReplica, "mapped", SUPPORT, "cpu").bind("mapped", "cpu", 1, None, Mapped)}
+    replicas = {
+        "mapped": deployment(AnalyzerReplica, "mapped", SUPPORT, "cpu").bind("mapped", "cpu", 1, None, None, Mapped)
+    }
     decoder = deployment(Decoder, "decoder", SUPPORT, "cpu").bind()
 
     class OneMore(Ingress):

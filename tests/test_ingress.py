@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,12 @@ from deployments.decoder import Decoder
 from deployments.errors import Busy, ClipgraphError, Forbidden, InvalidField, NotFound, UnknownAnalyzer
 from deployments.http_api import AnalyzeFields
 from deployments.ingress import Ingress
+from deployments.manifest import MANIFEST
 from deployments.replica import AnalyzerReplica
+from deployments.weights import WeightsCard
+from deployments.weights_pull import pull
 from tests.clips import write
+from tests.hub import Hub
 from tests.test_container import moving
 from tests.test_pipeline import KINDS, Handle
 
@@ -89,6 +94,24 @@ def test_what_does_not_fit_is_refused_while_others_are_worked_on(tmp_path: Path)
         assert (await made.analyze("a.mp4", ["frames"])).counts.ok == 1
 
     asyncio.run(main())
+
+
+def test_cards_say_which_weights_are_here(
+    tmp_path: Path, weights: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MANIFEST, "tiny", replace(MANIFEST["tiny"], used_by=("frames",)))
+    made = small(tmp_path)
+
+    def card() -> WeightsCard:
+        by_name = {card.name: card for card in asyncio.run(made.cards())}
+        assert by_name["slow"].weights == []
+        (found,) = by_name["frames"].weights
+        return found
+
+    before = card()
+    assert (before.name, before.hub_id, before.licence, before.present) == ("tiny", "tests/tiny", "MIT", False)
+    pull("tiny")
+    assert card() == before.model_copy(update={"present": True})
 
 
 def test_bad_arguments_by_handle_are_our_errors(tmp_path: Path) -> None:

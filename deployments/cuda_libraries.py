@@ -1,0 +1,51 @@
+"""Where CTranslate2 finds the CUDA 12 libraries it was built against, beside a torch that brings CUDA 13's.
+
+CTranslate2 4.8 opens `libcublas.so.12` and `libcublasLt.so.12` by name when the first model goes to a GPU. The dynamic loader looks
+in LD_LIBRARY_PATH as it was when the process began, so the graph starts GPU replicas with this folder in it. The real libraries
+come from the package nvidia-cublas-cu12; without it, links of those names to torch's CUDA 13 files do: cuBLAS kept the calls
+CTranslate2 makes (seen on an H200: the same transcript as on the CPU).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from deployments.weights import cache_dir, namespace_dirs
+
+LIBRARIES = ("libcublas", "libcublasLt")
+
+
+def cuda12_folder() -> Path | None:
+    """A folder with LIBRARIES as .so.12, or None when neither package is installed."""
+    roots = namespace_dirs("nvidia")
+    for root in roots:
+        real = root / "cublas" / "lib"
+        if all((real / f"{name}.so.12").exists() for name in LIBRARIES):
+            return real
+    for root in roots:
+        newer = root / "cu13" / "lib"
+        if all((newer / f"{name}.so.13").exists() for name in LIBRARIES):
+            return _linked(newer)
+    return None
+
+
+def library_path() -> dict[str, str]:
+    """LD_LIBRARY_PATH for a process that uses a GPU, what it already holds kept behind; empty when nothing is found."""
+    folder = cuda12_folder()
+    if folder is None:
+        return {}
+    rest = os.environ.get("LD_LIBRARY_PATH")
+    return {"LD_LIBRARY_PATH": f"{folder}{os.pathsep}{rest}" if rest else str(folder)}
+
+
+def _linked(newer: Path) -> Path:
+    folder = cache_dir() / "cuda12"
+    folder.mkdir(exist_ok=True)
+    for name in LIBRARIES:
+        link, target = folder / f"{name}.so.12", newer / f"{name}.so.13"
+        if not link.exists() or link.resolve() != target.resolve():
+            fresh = folder / f".{name}.{os.getpid()}"
+            fresh.symlink_to(target)
+            fresh.replace(link)  # two replicas may do this at once
+    return folder
