@@ -103,7 +103,7 @@ class Blip2Options(Options):
 
 class Blip2Settings(Settings):
     model: str | None = Field(
-        None, pattern=r"^[\w.-]+(/[\w.-]+)?$",
+        None, pattern=r"^\w[\w.-]*(/\w[\w.-]*)?$",
         description="a row of the weights manifest, a hub id, or a folder in CLIPGRAPH_WEIGHTS; blip2-opt-2.7b when left out, which a CPU loads only when it is named",
     )  # fmt: skip
     precision: Precision = Field(

@@ -97,6 +97,15 @@ def choose_precision(free_mib: float, size: Size, prompts: int, tokens: int, has
     )
 
 
-def choose_frames(free_mib: float, size: Size, precision: str, prompts: int, tokens: int, most: int) -> int:
-    """How many frames to caption at once, with the weights loaded: half of what is free, so that others can grow."""
-    return max(1, min(most, int(free_mib / 2 / frame_mib(size, precision, prompts, tokens))))
+def choose_frames(room_mib: float, size: Size, precision: str, prompts: int, tokens: int, most: int) -> int:
+    """How many frames to caption at once in the room there is beside the loaded weights."""
+    return max(1, min(most, int(room_mib / frame_mib(size, precision, prompts, tokens))))
+
+
+def room_mib(free: float, total: float, reserved: float, fraction: float) -> float:
+    """What a process may still take of a card with `total` MiB, `free` of them free, when it holds `reserved`.
+
+    Under a limit (fraction < 1, set by the memory plan) nine tenths of what the limit leaves, the rest being for what is not
+    counted; without one half of what is free, so that others can grow.
+    """
+    return max(0.0, min(free, 0.9 * (fraction * total - reserved)) if fraction < 1 else free / 2)

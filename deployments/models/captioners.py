@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 from deployments.analyzer import ModelInfo
 from deployments.media import FrameArray
-from deployments.models.caption_memory import choose_frames, size_of
+from deployments.models.caption_memory import MIB, choose_frames, room_mib, size_of
 from deployments.models.opt_decoder import OptDecoder
 from deployments.models.opt_layers import How
 
@@ -69,9 +69,12 @@ class FastBlip2:
         if batch_frames is None:
             batch_frames = CPU_FRAMES
             if self.device.type == "cuda":
-                free = torch.cuda.mem_get_info()[0] / 2**20
+                free, total = (n / MIB for n in torch.cuda.mem_get_info())
+                room = room_mib(
+                    free, total, torch.cuda.memory_reserved() / MIB, torch.cuda.get_per_process_memory_fraction()
+                )
                 batch_frames = choose_frames(
-                    free, size_of(net.config), precision, count, longest + max_new_tokens, MOST_FRAMES
+                    room, size_of(net.config), precision, count, longest + max_new_tokens, MOST_FRAMES
                 )
         self.max_frames = batch_frames
         self.decoder = OptDecoder(
