@@ -1,0 +1,178 @@
+"""Frames and prompts in, captions out: BLIP-2 with its OPT decoder by the fast path, any other image-to-text model by `generate`.
+
+Source: Li et al. 2023, "BLIP-2"; transformers' modeling_blip_2.py, whose greedy `generate` the fast path equals token for token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from deployments.analyzer import ModelInfo
+from deployments.media import FrameArray
+from deployments.models.caption_memory import choose_frames, size_of
+from deployments.models.opt_decoder import OptDecoder
+from deployments.models.opt_layers import How
+
+MOST_FRAMES = 120  # at once on a GPU: all that a clip ever has
+CPU_FRAMES = 4
+
+Wording = Literal["question", "beginning", "chat"]
+
+
+class Captioner(Protocol):
+    """info: which model. precision: as loaded. wording: how prompts for it are put. max_frames: captioned at once."""
+
+    info: ModelInfo
+    precision: str
+    wording: Wording
+    max_frames: int
+
+    def texts(self, pixels: FrameArray, prompts: Sequence[str]) -> list[list[str]]:
+        """One text per frame and prompt as the model gave it. pixels: (n, h, w, 3) uint8 RGB."""
+        ...
+
+
+class FastBlip2:
+    """BLIP-2 with OPT: the image tower and the Q-Former once a frame, all its prompts decoded together."""
+
+    wording: Wording = "question"
+
+    def __init__(
+        self,
+        net: Any,
+        folder: Path,
+        info: ModelInfo,
+        precision: str,
+        max_new_tokens: int,
+        batch_frames: int | None,
+        prompts: Sequence[str],
+        how: How | None,
+    ) -> None:
+        import torch
+        from transformers import AutoProcessor
+
+        self.net, self.info, self.precision = net, info, precision
+        self.processor = AutoProcessor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
+        self.tokenizer = self.processor.tokenizer
+        self.device = net.language_model.get_input_embeddings().weight.device
+        self.dtype = net.language_model.get_input_embeddings().weight.dtype
+        image = self.processor.image_processor
+        self.mean, self.std = (
+            torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (image.image_mean, image.image_std)
+        )
+        self.side = net.config.vision_config.image_size
+        longest = max((len(self.ids(p)) for p in prompts), default=16)
+        count = max(1, len(prompts))
+        if batch_frames is None:
+            batch_frames = CPU_FRAMES
+            if self.device.type == "cuda":
+                free = torch.cuda.mem_get_info()[0] / 2**20
+                batch_frames = choose_frames(
+                    free, size_of(net.config), precision, count, longest + max_new_tokens, MOST_FRAMES
+                )
+        self.max_frames = batch_frames
+        self.decoder = OptDecoder(
+            net.language_model, net.config.num_query_tokens, batch_frames, count, longest, max_new_tokens, how
+        )
+
+    def ids(self, prompt: str) -> list[int]:
+        return list(self.tokenizer(prompt).input_ids)
+
+    def pixel_values(self, pixels: FrameArray) -> Any:
+        """(n, 3, side, side) on the device: what the processor makes of the frames, which come in its size already."""
+        import numpy as np
+        import torch
+
+        x = torch.from_numpy(np.array(pixels)).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+        if x.shape[2:] != (self.side, self.side):
+            x = torch.nn.functional.interpolate(x, (self.side, self.side), mode="bicubic", antialias=True).clamp_(0, 1)
+        return ((x - self.mean) / self.std).to(self.net.vision_model.embeddings.patch_embedding.weight.dtype)
+
+    def visual(self, pixel_values: Any) -> Any:
+        """(n, queries, width of the language model): the image tower, the Q-Former and the projection."""
+        import torch
+
+        with torch.inference_mode():
+            seen = self.net.vision_model(pixel_values).last_hidden_state
+            mask = torch.ones(seen.shape[:-1], dtype=torch.long, device=seen.device)
+            query = self.net.query_tokens.expand(len(seen), -1, -1)
+            asked = self.net.qformer(query_embeds=query, encoder_hidden_states=seen, encoder_attention_mask=mask)
+            return self.net.language_projection(asked.last_hidden_state.to(seen.dtype)).to(self.dtype)
+
+    def tokens(self, pixels: FrameArray, prompts: Sequence[str]) -> list[list[list[int]]]:
+        asked = [self.ids(prompt) for prompt in prompts]
+        found: list[list[list[int]]] = []
+        for at in range(0, len(pixels), self.max_frames):
+            visual = self.visual(self.pixel_values(pixels[at : at + self.max_frames]))
+            found += self.decoder.decode(visual, asked)
+        return found
+
+    def texts(self, pixels: FrameArray, prompts: Sequence[str]) -> list[list[str]]:
+        return [self.tokenizer.batch_decode(frame, skip_special_tokens=True) for frame in self.tokens(pixels, prompts)]
+
+
+class Plain:
+    """Any other model through its processor and `generate`: one prompt at a time, so that nothing is padded."""
+
+    def __init__(
+        self, net: Any, folder: Path, info: ModelInfo, precision: str, max_new_tokens: int, batch_frames: int | None
+    ) -> None:
+        from transformers import AutoProcessor
+
+        self.net, self.info, self.precision, self.max_new_tokens = net, info, precision, max_new_tokens
+        self.processor = AutoProcessor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
+        chat = bool(getattr(self.processor, "chat_template", None))
+        self.wording: Wording = "chat" if chat else "question" if net.config.model_type == "blip-2" else "beginning"
+        self.max_frames = batch_frames or (CPU_FRAMES if net.device.type == "cpu" else 16)
+
+    def texts(self, pixels: FrameArray, prompts: Sequence[str]) -> list[list[str]]:
+        found: list[list[str]] = []
+        for at in range(0, len(pixels), self.max_frames):
+            frames = list(pixels[at : at + self.max_frames])
+            with vision_once(self.net):
+                found += zip(*(self._answers(frames, prompt) for prompt in prompts), strict=True)  # type: ignore[arg-type]
+        return [list(frame) for frame in found]
+
+    def _answers(self, frames: list[FrameArray], prompt: str) -> list[str]:
+        import torch
+
+        images: list[Any] = frames
+        if self.wording == "chat":
+            turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+            prompt = self.processor.apply_chat_template(turn, add_generation_prompt=True)
+            images = [[frame] for frame in frames]
+        given = self.processor(images=images, text=[prompt] * len(frames), return_tensors="pt")
+        given = given.to(self.net.device, self.net.dtype)
+        with torch.inference_mode():
+            made = self.net.generate(**given, do_sample=False, num_beams=1, max_new_tokens=self.max_new_tokens)
+        asked = given["input_ids"].shape[1]
+        if made.shape[1] >= asked and torch.equal(made[:, :asked], given["input_ids"]):
+            made = made[:, asked:]
+        return list(self.processor.batch_decode(made, skip_special_tokens=True))
+
+
+@contextmanager
+def vision_once(net: Any) -> Iterator[None]:
+    """Within it the image tower answers its first call again and again: the prompts of the same frames share one pass."""
+    owners = [owner for owner in (net, getattr(net, "model", None)) if owner is not None]
+    towers = [getattr(owner, name, None) for owner in owners for name in ("vision_model", "vision_tower")]
+    tower = next((tower for tower in towers if tower is not None), None)
+    if tower is None:
+        yield
+        return
+    kept: list[Any] = []
+    forward = tower.forward
+
+    def first(*args: Any, **kwargs: Any) -> Any:
+        if not kept:
+            kept.append(forward(*args, **kwargs))
+        return kept[0]
+
+    tower.forward = first
+    try:
+        yield
+    finally:
+        del tower.forward

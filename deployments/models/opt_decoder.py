@@ -1,0 +1,229 @@
+"""Greedy decoding of an OPT language model behind visual tokens, for many frames with the same few prompts each.
+
+What makes it faster than `generate`: a frame's visual tokens go through the model once for all its prompts, and their keys
+and values are kept once (a frame's prompts are branches of one tree: packed in one sequence, masked from each other); query,
+key and value are one product; the cache never grows or moves, so a step is one CUDA graph; finished rows are frozen on the
+device, which is asked only every few steps whether all are.
+Positions are those of an unpadded prompt: nothing is padded, a row writes its own place in its cache and looks at nothing
+past it. So the tokens are those of plain greedy `generate` on each frame and prompt alone.
+Source: transformers' modeling_opt.py and modeling_blip_2.py for the arithmetic; the rest is ours.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from deployments.models.opt_layers import How, attend_plain, has_triton, layer_of
+
+log = logging.getLogger("clipgraph.captioner")
+
+ASK_EVERY = 8  # steps between two questions whether all rows are done: a question waits for the device, about 20 us
+POSITION_OFFSET = 2  # OPT's table of positions begins with two unused rows
+
+
+def bucket(frames: int, most: int) -> int:
+    """The number of frames a batch is filled up to, so that few graphs serve all batches."""
+    step = next((s for limit, s in ((2, 1), (8, 2), (40, 4), (80, 8)) if frames <= limit), 16)
+    return min(most, -(-frames // step) * step)
+
+
+class OptDecoder:
+    """language_model: an OPTForCausalLM on its device. max_frames, max_prompts, longest_prompt, max_new_tokens bound a call."""
+
+    def __init__(
+        self,
+        language_model: Any,
+        queries: int,
+        max_frames: int,
+        max_prompts: int,
+        longest_prompt: int,
+        max_new_tokens: int,
+        how: How | None = None,
+    ) -> None:
+        import torch
+
+        how = how or How()
+        decoder, config = language_model.model.decoder, language_model.config
+        self.embed, self.positions = decoder.embed_tokens, decoder.embed_positions.weight.data
+        self.device, self.dtype = self.embed.weight.device, self.embed.weight.dtype
+        cuda = self.device.type == "cuda"
+        self.norm = (decoder.final_layer_norm.weight.data, decoder.final_layer_norm.bias.data)
+        self.eps = decoder.final_layer_norm.eps
+        self.head = language_model.lm_head
+        with torch.no_grad():
+            self.layers = [layer_of(module, how.fused) for module in decoder.layers]
+        self.heads = config.num_attention_heads
+        self.dim = config.hidden_size // self.heads
+        self.scale = self.dim**-0.5
+        self.queries, self.max_frames, self.max_new_tokens = queries, max_frames, max_new_tokens
+        self.kernels = how.kernels and cuda and not how.compiled and has_triton()
+        self.graphs = how.graphs and cuda
+        self.step: Callable[[int, int], None] = self._step
+        if how.compiled:
+            self.step = torch.compile(self._step, mode="max-autotune-no-cudagraphs", dynamic=False)
+        generation = language_model.generation_config
+        ends = generation.eos_token_id if generation.eos_token_id is not None else []
+        with torch.inference_mode():
+            self.eos = torch.tensor([ends] if isinstance(ends, int) else list(ends), device=self.device)
+            self.pad = torch.tensor(generation.pad_token_id or 0, device=self.device)
+            length, rows = -(-(longest_prompt + max_new_tokens) // 8) * 8, max_frames * max_prompts
+            shape = (len(self.layers), 2)
+            self._prefix = torch.zeros(
+                (*shape, max_frames, self.heads, queries, self.dim), dtype=self.dtype, device=self.device
+            )
+            self._own = torch.zeros((*shape, rows, self.heads, length, self.dim), dtype=self.dtype, device=self.device)
+            self._slots = torch.arange(length, device=self.device)
+            self._token = torch.zeros(rows, dtype=torch.long, device=self.device)
+            self._at = torch.zeros(rows, dtype=torch.long, device=self.device)
+            self._done = torch.ones(rows, dtype=torch.bool, device=self.device)
+            self._out = torch.zeros((rows, max_new_tokens), dtype=torch.long, device=self.device)
+            self._count = torch.zeros(1, dtype=torch.long, device=self.device)
+        self._captured: dict[tuple[int, int], Any] = {}
+        self._pool: Any = None
+
+    @property
+    def cache_mib(self) -> float:
+        return float(self._prefix.nbytes + self._own.nbytes) / 2**20
+
+    def decode(self, visual: Any, prompts: Sequence[Sequence[int]]) -> list[list[list[int]]]:
+        """New tokens per frame and prompt, up to and with the one that ends it. visual: (frames, queries, width)."""
+        import torch
+
+        with torch.inference_mode():
+            frames = visual.shape[0]
+            filled = bucket(frames, self.max_frames)
+            graph = self._graph(filled, len(prompts))
+            self.prefill(visual, prompts, filled)
+            self.run(filled, len(prompts), graph)
+            rows = self._out[: frames * len(prompts)].tolist()
+        ends = set(self.eos.tolist())
+        cut = [row[: next((i + 1 for i, token in enumerate(row) if token in ends), len(row))] for row in rows]
+        return [cut[i : i + len(prompts)] for i in range(0, len(cut), len(prompts))]
+
+    def run(self, frames: int, prompts: int, graph: Any) -> None:
+        """All steps after the first token, or fewer when every row is done."""
+        for step in range(1, self.max_new_tokens):
+            if step % ASK_EVERY == 1 and bool(self._done[: frames * prompts].all()):
+                self._out[: frames * prompts, step:] = self.pad
+                return
+            if graph is None:
+                self.step(frames, prompts)
+            else:
+                graph.replay()
+
+    def prefill(self, visual: Any, prompts: Sequence[Sequence[int]], filled: int) -> None:
+        """Fill the caches of every frame and prompt in one pass and choose the first tokens."""
+        import torch
+        from torch.nn.functional import scaled_dot_product_attention
+
+        device, frames = self.device, visual.shape[0]
+        size, total = self.queries, sum(map(len, prompts))
+        places = [(p, i) for p, prompt in enumerate(prompts) for i in range(len(prompt))]
+        branch = torch.tensor([-1] * size + [p for p, _ in places], device=device)
+        position = torch.tensor([*range(size), *(size + i for _, i in places)], device=device)
+        # A token sees the visual tokens and its own prompt, up to itself.
+        mask = ((branch[None] == -1) | (branch[None] == branch[:, None])) & (position[None] <= position[:, None])
+        words = self.embed(torch.tensor([token for prompt in prompts for token in prompt], device=device))
+        x = torch.cat([visual.to(self.dtype), words.expand(frames, -1, -1)], 1)
+        x = x + self.positions[position + POSITION_OFFSET]
+        own_row, own_place = branch[size:], position[size:] - size
+
+        def attend(i: int, qkv: Any) -> Any:
+            q, k, v = qkv.view(frames, size + total, 3, self.heads, self.dim).permute(2, 0, 3, 1, 4)
+            for part, kept in enumerate((k, v)):
+                self._prefix[i, part, :frames] = kept[:, :, :size]
+                own = self._own[i, part, : frames * len(prompts)].view(frames, len(prompts), self.heads, -1, self.dim)
+                own[:, own_row, :, own_place] = kept[:, :, size:].permute(2, 0, 1, 3)
+            mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+            return mixed.transpose(1, 2).reshape(-1, self.heads * self.dim)
+
+        hidden = self._through(x.flatten(0, 1).contiguous(), attend).view(frames, size + total, -1)
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        first = self.head(hidden[:, size - 1 + lengths.cumsum(0)].flatten(0, 1)).argmax(-1)
+        rows = frames * len(prompts)
+        self._done.fill_(True)
+        self._done[:rows] = False
+        self._at[: filled * len(prompts)] = lengths.repeat(filled)
+        self._count.zero_()
+        self._token.fill_(self.pad)
+        self._token[:rows] = first
+        self._keep(filled * len(prompts), self._token[: filled * len(prompts)].clone())
+
+    def _keep(self, rows: int, chosen: Any) -> None:
+        """Note the chosen tokens; a row that had ended gets padding."""
+        import torch
+
+        chosen = torch.where(self._done[:rows], self.pad, chosen)
+        self._out[:rows].index_copy_(1, self._count, chosen[:, None])
+        self._done[:rows] |= (chosen[:, None] == self.eos).any(1)
+        self._token[:rows] = chosen
+        self._count += 1
+
+    def _step(self, frames: int, prompts: int) -> None:
+        """One token for every row of the first `frames` frames: what a graph holds. Reads and writes the state only."""
+        rows = frames * prompts
+        at = self._at[:rows]
+        x = self.embed(self._token[:rows]) + self.positions[at + (self.queries + POSITION_OFFSET)]
+
+        def attend(i: int, qkv: Any) -> Any:
+            prefix, own = self._prefix[i, :, :frames], self._own[i, :, :rows]
+            if self.kernels:
+                from deployments.models.opt_kernels import attend as fast
+
+                return fast(qkv, prefix, own, at, self.scale)
+            return attend_plain(qkv, prefix, own, at, self._slots, self.scale)
+
+        self._keep(rows, self.head(self._through(x, attend)).argmax(-1))
+        at += 1
+
+    def _through(self, x: Any, attend: Callable[[int, Any], Any]) -> Any:
+        """(n, width) embeddings through all layers. attend: layer and its query-key-value rows -> mixed values."""
+        y = None
+        for i, layer in enumerate(self.layers):
+            x, h = self._add_norm(x, y, layer.norm1)
+            x, h = self._add_norm(x, layer.out(attend(i, layer.qkv(h))), layer.norm2)
+            y = layer.fc2(layer.fc1(h))
+        return self._add_norm(x, y, self.norm)[1]
+
+    def _add_norm(self, x: Any, y: Any, norm: tuple[Any, Any]) -> tuple[Any, Any]:
+        if self.kernels:
+            from deployments.models.opt_kernels import add_norm
+
+            return add_norm(x, y, *norm, self.eps)
+        import torch
+
+        x = x if y is None else x + y
+        return x, torch.nn.functional.layer_norm(x, (x.shape[-1],), *norm, self.eps)
+
+    def _graph(self, frames: int, prompts: int) -> Any:
+        """The captured step for so many rows, or None where steps run one by one. Overwrites the state."""
+        import torch
+
+        if not self.graphs or (frames, prompts) in self._captured:
+            return self._captured.get((frames, prompts))
+        self._at.zero_()
+        self._count.zero_()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):  # what is compiled or allocated once must be so before the capture
+                for _ in range(2):
+                    self._count.zero_()
+                    self.step(frames, prompts)
+            torch.cuda.current_stream().wait_stream(side)
+            self._count.zero_()
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            # Another thread may ask the device for its health meanwhile, which must not end the capture.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                self.step(frames, prompts)
+        except RuntimeError as error:
+            if "out of memory" in str(error):
+                raise
+            log.warning("no CUDA graph", extra={"reason": str(error).splitlines()[0]})
+            self.graphs = False
+            return None
+        self._captured[frames, prompts] = graph
+        return graph
