@@ -13,7 +13,8 @@ setup: .venv/ready
 	@test -n "$(PYTHON)" || { echo "Clipgraph needs Python 3.11 or 3.12; name one with PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r requirements.lock
+# bytecode once, here: two dozen processes import it at every start (seen on 2 cores: ready after 48 s instead of 101)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --compile-bytecode -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@$(BIN)/python -c 'import cv2' || { echo "OpenCV needs system libraries; on Debian: apt-get install libgl1 libglib2.0-0"; exit 1; }
 	@touch $@
