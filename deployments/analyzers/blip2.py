@@ -132,8 +132,7 @@ class Blip2(Analyzer[Blip2Result]):
         self.prompts = PROMPTS[self.captioner.wording]
         self.model = self.captioner.info
         if device == "cuda":
-            most = self.captioner.max_frames
-            for frames in sorted({n for n in WARM_FRAMES if n < most} | {most}):
+            for frames in (n for n in WARM_FRAMES if n <= self.captioner.max_frames):
                 self.captioner.texts(np.zeros((frames, SIDE, SIDE, 3), np.uint8), [self.prompts[a] for a in ASPECTS])
 
     def predict(self, windows: Sequence[Window]) -> list[list[Said | None]]:

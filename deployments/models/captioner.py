@@ -9,12 +9,12 @@ from typing import Any
 
 from deployments.analyzer import ModelInfo
 from deployments.errors import AnalyzerError, WeightsMissing
-from deployments.manifest import MANIFEST
+from deployments.manifest import MANIFEST, Weights
 from deployments.models.caption_memory import Precision, choose_precision, size_of
 from deployments.models.captioners import Captioner, FastBlip2, Plain
 from deployments.models.opt_layers import How, can_decode
 from deployments.models.pretrained import load_pretrained
-from deployments.weights import Located, locate, locate_hub, random_allowed
+from deployments.weights import Located, hub_snapshot, locate, locate_hub, random_allowed
 
 DEFAULT = "blip2-opt-2.7b"
 SMALL = "Salesforce/blip-image-captioning-base"
@@ -78,7 +78,14 @@ def row_of(model: str) -> str | None:
 
 def _folder(model: str) -> Located:
     name = model.rsplit("/", 1)[-1]
-    found = locate(name, mend=f"Put the files of {model} (config, tokenizer, weights) into CLIPGRAPH_WEIGHTS/{name}.")
+    mend = f"Put the files of {model} (config, tokenizer, weights) into CLIPGRAPH_WEIGHTS/{name}."
+    try:
+        found = locate(name, mend=mend)
+    except WeightsMissing:
+        snapshot = hub_snapshot(Weights(name, model, "main", (), "", 0, ("blip2",)))
+        if snapshot is None:
+            raise
+        found = Located(snapshot, "file", "Hugging Face cache")
     if not (found.path / "config.json").exists():
         raise WeightsMissing(f"{found.detail} lacks config.json: put all files of {model} there.")
     return found

@@ -20,6 +20,9 @@ from deployments.models.opt_layers import How, attend_plain, has_triton, layer_o
 log = logging.getLogger("clipgraph.captioner")
 
 ASK_EVERY = 8  # steps between two questions whether all rows are done: a question waits for the device, about 20 us
+FIRST_FRAMES = (
+    20  # room at first: a clip of a minute; 1.3 GiB of keys and values for BLIP-2 in 16 bits, 8 GiB for 120 frames
+)
 POSITION_OFFSET = 2  # OPT's table of positions begins with two unused rows
 
 
@@ -68,24 +71,43 @@ class OptDecoder:
         with torch.inference_mode():
             self.eos = torch.tensor([ends] if isinstance(ends, int) else list(ends), device=self.device)
             self.pad = torch.tensor(generation.pad_token_id or 0, device=self.device)
-            length, rows = -(-(longest_prompt + max_new_tokens) // 8) * 8, max_frames * max_prompts
-            shape = (len(self.layers), 2)
-            self._prefix = torch.zeros(
-                (*shape, max_frames, self.heads, queries, self.dim), dtype=self.dtype, device=self.device
-            )
-            self._own = torch.zeros((*shape, rows, self.heads, length, self.dim), dtype=self.dtype, device=self.device)
-            self._slots = torch.arange(length, device=self.device)
-            self._token = torch.zeros(rows, dtype=torch.long, device=self.device)
-            self._at = torch.zeros(rows, dtype=torch.long, device=self.device)
-            self._done = torch.ones(rows, dtype=torch.bool, device=self.device)
-            self._out = torch.zeros((rows, max_new_tokens), dtype=torch.long, device=self.device)
-            self._count = torch.zeros(1, dtype=torch.long, device=self.device)
+        self.max_prompts, self.length = max_prompts, -(-(longest_prompt + max_new_tokens) // 8) * 8
+        self.held = 0  # frames the caches have room for
         self._captured: dict[tuple[int, int], Any] = {}
         self._pool: Any = None
+        self._prefix: Any = None
+        self._own: Any = None
 
     @property
     def cache_mib(self) -> float:
-        return float(self._prefix.nbytes + self._own.nbytes) / 2**20
+        """MiB of keys and values held now."""
+        return float(self._prefix.nbytes + self._own.nbytes) / 2**20 if self.held else 0.0
+
+    def _reserve(self, frames: int) -> None:
+        """Room for so many frames. It doubles when it must grow and never shrinks; what was captured has moved then."""
+        import torch
+
+        if frames <= self.held:
+            return
+        wanted = self.held or FIRST_FRAMES
+        while wanted < frames:
+            wanted *= 2
+        wanted = min(wanted, self.max_frames)
+        self._captured.clear()
+        self._pool, self.held, self._prefix, self._own = None, 0, None, None
+        rows, layers, device = wanted * self.max_prompts, len(self.layers), self.device
+        # Zeros, not what lay there: a masked weight of 0 times a leftover NaN would be NaN.
+        self._prefix = torch.zeros(
+            (layers, 2, wanted, self.heads, self.queries, self.dim), dtype=self.dtype, device=device
+        )
+        self._own = torch.zeros((layers, 2, rows, self.heads, self.length, self.dim), dtype=self.dtype, device=device)
+        self._slots = torch.arange(self.length, device=device)
+        self._token = torch.zeros(rows, dtype=torch.long, device=device)
+        self._at = torch.zeros(rows, dtype=torch.long, device=device)
+        self._done = torch.ones(rows, dtype=torch.bool, device=device)
+        self._out = torch.zeros((rows, self.max_new_tokens), dtype=torch.long, device=device)
+        self._count = torch.zeros(1, dtype=torch.long, device=device)
+        self.held = wanted
 
     def decode(self, visual: Any, prompts: Sequence[Sequence[int]]) -> list[list[list[int]]]:
         """New tokens per frame and prompt, up to and with the one that ends it. visual: (frames, queries, width)."""
@@ -118,6 +140,7 @@ class OptDecoder:
         import torch
         from torch.nn.functional import scaled_dot_product_attention
 
+        self._reserve(filled)
         device, frames = self.device, visual.shape[0]
         size, total = self.queries, sum(map(len, prompts))
         places = [(p, i) for p, prompt in enumerate(prompts) for i in range(len(prompt))]
@@ -201,6 +224,7 @@ class OptDecoder:
         """The captured step for so many rows, or None where steps run one by one. Overwrites the state."""
         import torch
 
+        self._reserve(frames)
         if not self.graphs or (frames, prompts) in self._captured:
             return self._captured.get((frames, prompts))
         self._at.zero_()

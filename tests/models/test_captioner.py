@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -147,6 +148,19 @@ def test_what_an_earlier_batch_left_in_the_caches_does_not_show(fast: FastBlip2)
     alone = fast.tokens(pictures(2, seed=9), PROMPTS)
     fast.tokens(pictures(6, seed=4) // 2 + 100, PROMPTS)
     assert fast.tokens(pictures(2, seed=9), PROMPTS) == alone
+
+
+def test_the_caches_grow_when_they_must(fast: FastBlip2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.models.opt_decoder.FIRST_FRAMES", 2)
+    longest = max(len(fast.ids(p)) for p in PROMPTS)
+    decoder = OptDecoder(fast.net.language_model, fast.net.config.num_query_tokens, 6, 4, longest, TOKENS)
+    asked = [fast.ids(p) for p in PROMPTS]
+    for frames, held in ((1, 2), (2, 2), (5, 6), (1, 6)):
+        visual = fast.visual(fast.pixel_values(pictures(frames)))
+        assert decoder.decode(visual, asked) == fast.decoder.decode(visual, asked)
+        assert decoder.held == held
+        each = 2 * 3 * 40 * 4 / 2**20  # key and value x layers x width x bytes
+        assert decoder.cache_mib == pytest.approx(held * each * (6 + 4 * decoder.length))
 
 
 def test_buckets() -> None:
@@ -341,6 +355,20 @@ def test_the_image_tower_runs_once_for_all_prompts(blip1: Path, monkeypatch: pyt
     assert len(runs) == 2
     with vision_once(object()):
         pass
+
+
+def test_a_model_of_the_hugging_face_cache_is_found(
+    blip1: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "hub" / "models--other--describer"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("abc123")
+    shutil.copytree(blip1, repository / "snapshots" / "abc123")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    assert load_captioner("cpu", "other/describer", "auto", 4).info.detail == "Hugging Face cache"
+    with pytest.raises(WeightsMissing, match="CLIPGRAPH_WEIGHTS/describer2"):
+        load_captioner("cpu", "other/describer2")
 
 
 def test_a_folder_without_a_configuration_is_not_a_model(folder: Path) -> None:
