@@ -1,6 +1,6 @@
 """How many captions a second blip2's captioner gives, where the time goes, and what its means are worth.
 
-python -m benchmarks.captioner [--sections fast,plain,agree,switches,products,precision,profile,compiled] [--out FOLDER]
+python -m benchmarks.captioner [--sections fast,switches,products,kernels,plain,agree,precision,profile,compiled] [--out FOLDER]
 
 Without weights: CLIPGRAPH_RANDOM_WEIGHTS=1 and CLIPGRAPH_WEIGHTS with blip2-opt-2.7b/{config,tokenizer,...}. Random weights do not
 end a caption, so each counts at its full 32 tokens; real captions end sooner and only get faster. Every section is guarded and what
@@ -319,6 +319,43 @@ def products(main: Any) -> None:
             )
 
 
+def kernels(main: Any) -> None:
+    """The attention of one layer by block and warps, half of the caption decoded; other layers' caches in turn, as in a step."""
+    from deployments.models import opt_kernels
+
+    d = main.decoder
+    before = opt_kernels.BLOCK, opt_kernels.WARPS
+    figures["kernels"] = []
+    with torch.inference_mode():
+        for frames in (20, 120):
+            d._reserve(frames)
+            rows = frames * len(TEXTS)
+            qkv = torch.randn(rows, 3 * d.heads * d.dim, device=main.device, dtype=main.dtype)
+            at = torch.full((rows,), 10 + TOKENS // 2, device=main.device)
+            seen = []
+            for block in (16, 32, 64):
+                for warps in (1, 2, 4, 8):
+                    opt_kernels.BLOCK, opt_kernels.WARPS = block, warps
+
+                    def run(n: int = frames, r: int = rows, q: Any = qkv, a: Any = at) -> None:
+                        for i in range(len(d.layers)):
+                            opt_kernels.attend(q, d._prefix[i, :, :n], d._own[i, :, :r], a, d.scale)
+
+                    run()
+                    graph = torch.cuda.CUDAGraph()
+                    with torch.cuda.graph(graph):
+                        run()
+                    each = seconds(graph.replay, 5) / len(d.layers)
+                    seen.append((each, block, warps))
+                    figures["kernels"].append({"rows": rows, "block": block, "warps": warps, "us": 1e6 * each})
+            opt_kernels.BLOCK, opt_kernels.WARPS = before
+            mib = (frames * d.queries + rows * (10 + TOKENS // 2)) * 4 * d.heads * d.dim / 1e6
+            row(
+                f"{main.precision}, attention of one layer, {rows} rows (block, warps)",
+                ", ".join(f"{b},{w}: {1e6 * s:.0f} us" for s, b, w in sorted(seen)) + f"; reads {mib:.0f} MB",
+            )
+
+
 def profile(main: Any) -> None:
     """The kernels of a few steps and of one prefill, longest first."""
     from torch.profiler import ProfilerActivity
@@ -419,6 +456,7 @@ SECTIONS: dict[str, Callable[[Any], None]] = {
     "fast": fast,
     "switches": switches,
     "products": products,
+    "kernels": kernels,
     "plain": plain,
     "agree": agree,
     "precision": precision,
