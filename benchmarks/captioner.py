@@ -91,7 +91,7 @@ def captioner(precision: str, batch_frames: int | None = None, how: How | None =
     say(
         f"  loaded {made.info.name} ({made.info.source}) in {made.precision}, {time.perf_counter() - began:.1f} s, at most {made.max_frames} frames at once"
     )
-    figures["weights"] = made.info.source
+    figures.setdefault("weights", made.info.source)  # later ones are these, written and read again
     return made
 
 
