@@ -77,9 +77,9 @@ def long_enough_clip(path: Path) -> Path:
 
 
 def precisions(name: str) -> tuple[str, ...]:
-    """Those that the analyzer's settings allow and that are worth planning with, best first."""
+    """Those that the analyzer's settings allow, best first. int8 is last: slower than nf4 and larger (benchmarks/captioner.py)."""
     field = discover()[name].settings_type.model_fields.get("precision")
-    return ("bf16", "int8", "nf4") if field is not None else ("default",)
+    return ("bf16", "nf4", "int8") if field is not None else ("default",)
 
 
 def measured(name: str, device: str, clip: Path) -> list[dict[str, Any]]:

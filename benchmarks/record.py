@@ -13,6 +13,17 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+PACKAGES = (
+    "ray",
+    "torch",
+    "transformers",
+    "bitsandbytes",
+    "ctranslate2",
+    "av",
+    "opencv-python",
+    "opencv-python-headless",
+    "numpy",
+)
 
 
 def hardware() -> dict[str, Any]:
@@ -50,9 +61,16 @@ def commit() -> str:
     return f"{head}{'+' if changed else ''}" if head else "unknown"
 
 
+def version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def write(name: str, figures: dict[str, Any], folder: Path | None = None) -> Path:
     """Write <name>.json into benchmarks/results, or another folder, and return its path."""
-    versions = {p: importlib.metadata.version(p) for p in ("ray", "torch", "av", "opencv-python", "numpy")}
+    versions = {p: v for p in PACKAGES if (v := version(p))}
     folder = folder or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"

@@ -9,7 +9,7 @@ largest model, then leaves the analyzers that a CPU serves well to the CPU. What
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -94,7 +94,9 @@ def plan(
     for name in names:
         if name in known:
             fixed = (precisions or {}).get(name, "auto")
-            options = [f for f in known[name] if fixed in ("auto", f.precision)]
+            options = (
+                [f for f in known[name] if f.precision == fixed] if fixed != "auto" else _ever_smaller(known[name])
+            )
             if not options:
                 have = ", ".join(f.precision for f in known[name])
                 raise DoesNotFit(f"{name} was not measured in precision {fixed!r}; use auto or one of: {have}.")
@@ -130,6 +132,15 @@ def plan(
             f"{largest.analyzer} takes {largest.mib / 1024:.1f}. Name fewer analyzers in args.analyzers, set args.device to cpu, or use a larger card."
         )
     return Plan(card_mib, tuple(rows[name] for name in rows))
+
+
+def _ever_smaller(rows: Sequence[Footprint]) -> list[Footprint]:
+    """The precisions, best first, without those that save nothing over a better one."""
+    kept: list[Footprint] = []
+    for row in rows:
+        if not kept or row.weights_mib < kept[-1].weights_mib:
+            kept.append(row)
+    return kept
 
 
 def _placed(footprint: Footprint, batch: int) -> Planned:
