@@ -19,7 +19,7 @@ from deployments.models.detections import Seen, iou
 
 # Labels that detectors take for one another from picture to picture. A track may change among them; its label is the vote.
 GROUPS = (
-    ("car", "truck", "bus", "train"), ("bicycle", "motorcycle"), ("cat", "dog", "horse", "sheep", "cow", "bear"),
+    ("car", "truck", "bus", "train"), ("bicycle", "motorcycle"), ("cat", "dog", "horse", "sheep", "cow", "bear", "bird", "teddy bear"),
     ("chair", "couch", "bed", "bench"), ("cup", "wine glass", "bottle", "vase", "bowl"), ("cell phone", "remote"),
     ("tv", "laptop"), ("backpack", "handbag", "suitcase"), ("skis", "snowboard", "surfboard", "skateboard"),
     ("fork", "knife", "spoon"), ("pizza", "donut", "cake", "sandwich", "hot dog"),
