@@ -63,7 +63,10 @@ class ObjectSettings(Settings):
         ".tflite or .onnx file",
     )  # fmt: skip
     confidence: float = Field(
-        0.35, ge=LEAST, le=1.0, description="from which an object is believed; less sure sightings only continue a track"
+        0.35,
+        ge=LEAST,
+        le=1.0,
+        description="from which an object is believed; less sure sightings only continue a track",
     )
 
 

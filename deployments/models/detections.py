@@ -74,7 +74,7 @@ def iou(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     shared = np.prod(np.clip(high - low, 0, None), axis=2, dtype=np.float64)
     areas = [np.prod(np.clip(x[:, 2:] - x[:, :2], 0, None), axis=1, dtype=np.float64) for x in (a, b)]
-    return shared / np.maximum(areas[0][:, None] + areas[1][None, :] - shared, 1e-12)
+    return np.asarray(shared / np.maximum(areas[0][:, None] + areas[1][None, :] - shared, 1e-12))
 
 
 def suppressed(boxes: Floats, scores: Floats, classes: NDArray[np.int64]) -> list[tuple[int, Floats]]:
@@ -101,7 +101,7 @@ def seen(
     shares = (np.asarray(boxes, np.float64).reshape(-1, 4) - [box.left, box.top] * 2) / ([box.width, box.height] * 2)
     shares = np.clip(shares, 0.0, 1.0).round(5)
     return tuple(
-        Seen(labels[int(c)], round(min(1.0, float(score)), 4), *(float(v) for v in at))
+        Seen(labels[int(c)], round(min(1.0, float(score)), 4), float(at[0]), float(at[1]), float(at[2]), float(at[3]))
         for c, score, at in zip(classes, scores, shares, strict=True)
         if at[2] > at[0] and at[3] > at[1]
     )

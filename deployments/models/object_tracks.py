@@ -36,9 +36,14 @@ LOW_IOU = 0.4  # an unsure detection continues a track only where the object was
 TWICE = 0.7  # two boxes of one group that overlap more are one object under two labels ...
 AGAIN = 0.85  # ... and of any two labels, when they are this much the same box (a sitting man was also a fire hydrant)
 MEMORY_S = 0.8  # speed is measured over the sightings of this long
-STOPS = 0.3  # added to the distance of what stayed where it was instead of going on: a bird hopped, was missed, and stood
+STOPS = (
+    0.3  # added to the distance of what stayed where it was instead of going on: a bird hopped, was missed, and stood
+)
 SURE_ALONE = 0.6  # what its shot shows in a single picture must be this sure
-SUM_SURE, PEAK = 1.0, 0.5  # the confidences of a track's sightings add up to this, and the best is this sure: flicker is less
+SUM_SURE, PEAK = (
+    1.0,
+    0.5,
+)  # the confidences of a track's sightings add up to this, and the best is this sure: flicker is less
 
 _Cost = Callable[[Sequence["Track"], Sequence[Seen], float], NDArray[np.float64]]
 

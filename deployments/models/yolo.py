@@ -35,7 +35,9 @@ class Yolo:
         if checkpoint is not None:
             first, last = (checkpoint.state.get(f"model.{n}.weight") for n in ("0.conv", "22.cv3.0.2"))
             if first is None or last is None or len(first) not in SCALES:
-                raise AnalyzerError("The checkpoint is not YOLOv8's. Use yolov8n.pt, s, m, l or x of Ultralytics/YOLOv8.")
+                raise AnalyzerError(
+                    "The checkpoint is not YOLOv8's. Use yolov8n.pt, s, m, l or x of Ultralytics/YOLOv8."
+                )
             scale, classes = SCALES[len(first)], len(last)
         else:
             torch.manual_seed(0)
@@ -72,12 +74,14 @@ class Yolo:
 
     def _batch(self, pictures: FrameArray, least: float) -> list[tuple[Seen, ...]]:
         import torch
-        from torchvision.ops import batched_nms
+        from torchvision.ops import batched_nms  # type: ignore[import-untyped]
 
         with torch.inference_mode():
             x = torch.from_numpy(np.array(pictures)).to(self.device).permute(0, 3, 1, 2)
             x, place = letterboxed(x.float())
-            out = self.net(x.half() if self.half else x)[0].float()  # (n, 4 + classes, anchors): x, y, width, height in pixels, then scores
+            out = self.net(x.half() if self.half else x)[
+                0
+            ].float()  # (n, 4 + classes, anchors): x, y, width, height in pixels, then scores
             best, classes = out[:, 4:].max(dim=1)
             picture, anchor = (best >= least).nonzero(as_tuple=True)
             middle, half = out[picture, :2, anchor], out[picture, 2:4, anchor] / 2
@@ -90,7 +94,9 @@ class Yolo:
         for k in range(len(pictures)):
             mine = rows[rows[:, 6] == k]
             mine = mine[batched_nms(mine[:, :4], mine[:, 4], mine[:, 5], SAME)[:MOST]]
-            answers.append(seen(self.labels, mine[:, 5].int().tolist(), mine[:, 4].tolist(), mine[:, :4].numpy(), place))
+            answers.append(
+                seen(self.labels, mine[:, 5].int().tolist(), mine[:, 4].tolist(), mine[:, :4].numpy(), place)
+            )
         return answers
 
 

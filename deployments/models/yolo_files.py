@@ -56,7 +56,7 @@ class TfliteYolo(FileDetector):
     centred = True
 
     def __init__(self, path: Path, threads: int = 1) -> None:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
 
         try:
             self._net: Any = Interpreter(str(path), num_threads=threads)
@@ -132,13 +132,17 @@ def _fitted(picture: FrameArray, place: Letterbox, side: int) -> FrameArray:
 
     square = np.full((side, side, 3), GREY, np.uint8)
     smaller = place.width < picture.shape[1]
-    scaled = cv2.resize(picture, (place.width, place.height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    scaled = cv2.resize(
+        picture, (place.width, place.height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    )
     square[place.top : place.top + place.height, place.left : place.left + place.width] = scaled
     return square
 
 
 def _damaged(path: Path) -> AnalyzerError:
-    return AnalyzerError(f"{path.name} cannot be read as a network: it is truncated or of another format. Copy it anew.")
+    return AnalyzerError(
+        f"{path.name} cannot be read as a network: it is truncated or of another format. Copy it anew."
+    )
 
 
 def _unknown(path: Path, shapes: str) -> AnalyzerError:

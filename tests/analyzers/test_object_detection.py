@@ -31,19 +31,25 @@ RATE = 4.0
 Place = Callable[[float], tuple[float, float] | None]  # the middle of an object at a time, or nothing
 
 
-def course(label: str, place: Place, size: tuple[float, float], colour: int, confidence: float = 0.8) -> Callable[[float], Seen | None]:
+def course(
+    label: str, place: Place, size: tuple[float, float], colour: int, confidence: float = 0.8
+) -> Callable[[float], Seen | None]:
     def at(t: float) -> Seen | None:
         middle = place(t)
         if middle is None:
             return None
         x0, x1 = (float(np.clip(middle[0] + s * size[0] / 2, 0, 1)) for s in (-1, 1))
         y0, y1 = (float(np.clip(middle[1] + s * size[1] / 2, 0, 1)) for s in (-1, 1))
-        return Seen(label, confidence, x0, y0, x1, y1, bytes([colour] * 24)) if x1 - x0 > 0.02 and y1 - y0 > 0.02 else None
+        return (
+            Seen(label, confidence, x0, y0, x1, y1, bytes([colour] * 24)) if x1 - x0 > 0.02 and y1 - y0 > 0.02 else None
+        )
 
     return at
 
 
-def filmed(*objects: Callable[[float], Seen | None], seconds: float = 4.0, jitter: float = 0.0) -> tuple[list[list[Seen]], Any]:
+def filmed(
+    *objects: Callable[[float], Seen | None], seconds: float = 4.0, jitter: float = 0.0
+) -> tuple[list[list[Seen]], Any]:
     rng = np.random.default_rng(1)
     times = np.arange(0, seconds, 1 / RATE)
     frames = [[s for o in objects if (s := o(float(t))) is not None] for t in times]
@@ -63,7 +69,9 @@ def found(frames: list[list[Seen]], times: Any, shots: Any = ((0.0, 99.0),)) -> 
 def test_a_moving_object_keeps_its_id(speed: float, width: float) -> None:
     """Up to a picture's width in one second: an object of an eighth of it then leaves its own box twice over by every look."""
     frames, times = filmed(
-        course("car", lambda t: (0.1 + speed * t, 0.5), (width, width), 90), seconds=min(4.0, 1.0 / max(speed, 0.25)), jitter=0.004
+        course("car", lambda t: (0.1 + speed * t, 0.5), (width, width), 90),
+        seconds=min(4.0, 1.0 / max(speed, 0.25)),
+        jitter=0.004,
     )
     assert [len(t.sightings) for t in found(frames, times)] == [len([f for f in frames if f])]
 
@@ -86,8 +94,13 @@ def test_two_that_cross_keep_two_ids(hidden_s: float, alike: bool) -> None:
 
 
 def test_unsure_sightings_continue_a_track_but_begin_none() -> None:
-    frames, times = filmed(course("dog", lambda t: (0.3 + 0.1 * t, 0.5), (0.2, 0.2), 90), course("cat", lambda t: (0.8, 0.2), (0.2, 0.2), 30, 0.2))
-    frames = [[s._replace(confidence=0.15) if s.label == "dog" and k % 2 else s for s in f] for k, f in enumerate(frames)]
+    frames, times = filmed(
+        course("dog", lambda t: (0.3 + 0.1 * t, 0.5), (0.2, 0.2), 90),
+        course("cat", lambda t: (0.8, 0.2), (0.2, 0.2), 30, 0.2),
+    )
+    frames = [
+        [s._replace(confidence=0.15) if s.label == "dog" and k % 2 else s for s in f] for k, f in enumerate(frames)
+    ]
     (only,) = found(frames, times)
     assert (only.label(), len(only.sightings)) == ("dog", len(times))
 
@@ -101,19 +114,26 @@ def test_flicker_is_no_object() -> None:
 
 def test_an_object_does_not_outlast_its_shot() -> None:
     frames, times = filmed(course("dog", lambda t: (0.5, 0.5), (0.2, 0.2), 90))
-    assert [(t.times[0], t.times[-1]) for t in found(frames, times, ((0.0, 2.0), (2.0, 4.0)))] == [(0.0, 1.75), (2.0, 3.75)]
+    assert [(t.times[0], t.times[-1]) for t in found(frames, times, ((0.0, 2.0), (2.0, 4.0)))] == [
+        (0.0, 1.75),
+        (2.0, 3.75),
+    ]
 
 
 def test_a_long_absence_ends_a_track_and_a_short_one_does_not() -> None:
     for gap, expected in ((0.75, 1), (1.75, 2)):
-        frames, times = filmed(course("dog", lambda t, gap=gap: None if 1.0 <= t < 1.0 + gap else (0.5, 0.5), (0.2, 0.2), 90))
+        frames, times = filmed(
+            course("dog", lambda t, gap=gap: None if 1.0 <= t < 1.0 + gap else (0.5, 0.5), (0.2, 0.2), 90)
+        )
         assert len(found(frames, times)) == expected
 
 
 def test_one_object_under_two_labels_is_one() -> None:
     box = (0.1, 0.1, 0.5, 0.5)
     near = (0.1, 0.1, 0.5, 0.56)
-    assert [s.label for s in once([Seen("car", 0.5, *box), Seen("truck", 0.6, *near), Seen("person", 0.4, *box)])] == ["truck"]
+    assert [s.label for s in once([Seen("car", 0.5, *box), Seen("truck", 0.6, *near), Seen("person", 0.4, *box)])] == [
+        "truck"
+    ]
     assert len(once([Seen("car", 0.5, *box), Seen("person", 0.6, 0.1, 0.1, 0.5, 0.75)])) == 2
     frames, times = filmed(course("car", lambda t: (0.2 + 0.1 * t, 0.5), (0.3, 0.2), 90))
     frames = [[s._replace(label="truck", confidence=0.5) if k % 3 == 0 else s for s in f] for k, f in enumerate(frames)]
@@ -195,7 +215,9 @@ class Harmful:
 
 
 @pytest.mark.parametrize("hidden", ["model", "train_args"])
-def test_a_pickle_that_names_code_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
+def test_a_pickle_that_names_code_is_refused_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: str
+) -> None:
     import torch
 
     monkeypatch.setenv("HARM", str(tmp_path / "harm"))
