@@ -3,6 +3,9 @@
 Model: YOLOv8x on a GPU, YOLOv8n on a CPU (models/yolo.py), or a small detector file on a CPU: YOLOv8n int8 or YOLOX-nano
 (models/yolo_files.py). Tracking: models/object_tracks.py.
 Source: ultralytics' network; YOLOX; ByteTrack.
+Cost on one core, CPU seconds per second of video: int8 file 0.08, YOLOX-nano 0.09, YOLOv8n in torch 0.35 (random weights).
+Seen with the int8 file on real clips: people, birds, a screen tracked without a change of id; a bush was taken for broccoli and
+a mossy mound for a bear, in an animated film.
 
 Seen in sample k up to m, an object's track starts at t[k] and ends at t[m + 1] or its shot's end: both right within 0.25 s.
 An object that leaves and comes back after more than a second, or in another shot, has a new id.

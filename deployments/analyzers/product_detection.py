@@ -26,9 +26,8 @@ from deployments.analyzers.text_overlay import TextResult, TextSpan
 from deployments.errors import InputMissing, WeightsMissing
 from deployments.media import FrameArray, Model, View
 from deployments.models.brand_words import Mention, mentions
-from deployments.models.detections import iou
 from deployments.models.product_list import ProductList, product_list
-from deployments.models.product_places import Place, area, box_at, choices, cropped, prominence
+from deployments.models.product_places import Place, area, box_at, choices, covered, cropped, prominence, same_place
 from deployments.weights import pull_command
 
 VIEW = View(2.0, short_side=540)
@@ -180,7 +179,8 @@ class ProductDetection(Analyzer[ProductResult]):
         found: list[_Found] = []
         used: set[tuple[int, str]] = set()
         for track in tracks:
-            own = [c for t, c in crops if c.label == track.label and belongs(c, t, track)]
+            # Ids do not tell whose a crop is: a segment's tracks are numbered anew.
+            own = [c for t, c in crops if c.label == track.label and same_place(track.boxes, t, c.box)]
             name, told = self.name_of(track, own)
             brand, shown, mine = self.brand_of(track, own, named)
             used |= mine
@@ -227,7 +227,9 @@ class ProductDetection(Analyzer[ProductResult]):
             fits = track.label in m.brand.labels
             if together <= 0:
                 continue
-            if covered(line, track) >= ON and (fits or not m.common):
+            if covered(line.box, track.boxes, max(line.start, track.start), min(line.end, track.end)) >= ON and (
+                fits or not m.common
+            ):
                 ways.append((0, -together, m.brand.name, word("word_on_product", line, m), id(line)))
             elif fits and not m.common and together >= min(BESIDE_S, track.end - track.start):
                 ways.append((2, -together, m.brand.name, word("word_on_screen", line, m), id(line)))
@@ -243,23 +245,6 @@ class ProductDetection(Analyzer[ProductResult]):
         brand = min(ways, key=lambda w: w[:3])[2]
         mine = [w for w in ways if w[2] == brand]
         return brand, tuple(w[3] for w in sorted(mine, key=lambda w: w[:2])), {(w[4], brand) for w in mine if w[4]}
-
-
-def belongs(crop: Crop, t: float, track: ObjectTrack) -> bool:
-    """Whether a crop taken at t is of this track. Ids do not tell: a segment's tracks are numbered anew."""
-    box = box_at(track.boxes, t)
-    if box is None:
-        return False
-    return float(iou(np.array([box]), np.array([crop.box]))[0, 0]) >= 0.5
-
-
-def covered(line: TextSpan, track: ObjectTrack) -> float:
-    """Share of a text's box that lies on the product's box in the middle of the time they share."""
-    box = box_at(track.boxes, (max(line.start, track.start) + min(line.end, track.boxes[-1].t)) / 2)
-    if box is None:
-        return 0.0
-    shared = (max(box[0], line.box[0]), max(box[1], line.box[1]), min(box[2], line.box[2]), min(box[3], line.box[3]))
-    return area(shared) / max(area(line.box), 1e-9)
 
 
 def looks(track: ObjectTrack, what: str, score: float) -> Evidence:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from deployments.media import FrameArray
+from deployments.models.detections import iou
 from deployments.models.product_list import Brand, ProductList
 
 Place = tuple[float, float, float, float]  # x0, y0, x1, y1 in shares of the picture
@@ -59,6 +60,21 @@ def cropped(picture: FrameArray, box: Place) -> FrameArray:
         edges.append((int(low), int(min(length, low + side))))
     (left, right), (top, bottom) = edges
     return picture[top:bottom, left:right]
+
+
+def same_place(boxes: Sequence[Boxed], t: float, box: Place) -> bool:
+    """Whether the object is there at t."""
+    own = box_at(boxes, t)
+    return own is not None and float(iou(np.array([own]), np.array([box]))[0, 0]) >= 0.5
+
+
+def covered(text: Place, boxes: Sequence[Boxed], start: float, end: float) -> float:
+    """Share of a text's box that lies on the object in the middle of the seconds they share."""
+    box = box_at(boxes, (start + min(end, boxes[-1].t)) / 2) if boxes else None
+    if box is None:
+        return 0.0
+    shared = (max(box[0], text[0]), max(box[1], text[1]), min(box[2], text[2]), min(box[3], text[3]))
+    return area(shared) / max(area(text), 1e-9)
 
 
 def prominence(boxes: Sequence[Boxed], end: float, span_s: float) -> float:

@@ -22,7 +22,7 @@ from deployments.weights import cache_dir, package_dir
 SIDE = 640  # pixels of the longer side, as trained
 GRID = 32  # the coarsest stride: both sides of the input are multiples of it
 SCALES = {16: "n", 32: "s", 48: "m", 64: "l", 80: "x"}  # channels of the first layer, by width multiple of yolov8.yaml
-BATCH = 32  # pictures at once on a GPU: past that YOLOv8x gains little, and memory stays near 2 GiB
+BATCH = 32  # pictures at once on a GPU: half of what was measured elsewhere at 729 a second, to leave memory to others
 
 
 class Yolo:
