@@ -1,0 +1,241 @@
+"""From a curve of class scores and the sound itself to events: hysteresis per class, times from onsets and level, one name per sound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.models import audioset
+from deployments.models.audioset import Function
+
+Floats = NDArray[np.float64]
+Scores = NDArray[np.float32]
+
+FRAME_S = 0.01  # of the features the times come from
+# Scores of what is there and is not, on the shared real clips: dogs 0.64-0.91, horns 0.89-1.0, applause 0.80-1.0, typing
+# 0.73-0.91; what is not there reaches 0.32 (rain in music, a cat in a breath of speech) for a single window. A class that is
+# only named by its rarest child (keys, coins) stays near 0.35 and is missed.
+ON, OFF = 0.4, 0.2
+SURE = 0.6  # one window this sure is an event; others need two in a row
+SPECIFIC = 0.8  # of the wider class's score, that a narrower one must reach to give the event its name
+QUIET_DB = -60.0  # below full scale; what is heard there is the recorder
+ONSET_DB = 6.0  # mean rise over the bands within 20 ms that starts a sound; speech and music between their notes stay under 3
+FALL_DB = 20.0  # a sound is over when its level is this far under its loudest tenth
+SHORT_S, LONG_S = 1.0, 3.0
+STEADY_DB = 10.0  # from the 10th to the 90th percentile of the level; applause and rain have 3-8, speech and barks over 20
+LOUD_RISE_DB = 12.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """also: the wider or narrower names the same sound had. rise_db: how far its start stands over what was before."""
+
+    label: str
+    also: tuple[str, ...]
+    start: float
+    end: float
+    score: float
+    function: Function | None
+    onsets: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class _Run:
+    label: str
+    first: int  # window
+    last: int  # window, included
+    score: float
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What the sound does, per 10 ms. level: (n,) dB below full scale. rise: (n,) dB, mean rise of the bands within 20 ms."""
+
+    level: Floats
+    rise: Floats
+
+    @property
+    def seconds(self) -> float:
+        return len(self.level) * FRAME_S
+
+
+def envelope(mono: NDArray[np.float32], log_mel: NDArray[np.float32], step: int = 160) -> Envelope:
+    """mono: (n,) 16 kHz. log_mel: (frames, bands) natural logarithms, one each `step` samples."""
+    count = -(-len(mono) // step)
+    power = np.zeros(count * step)
+    power[: len(mono)] = mono.astype(np.float64) ** 2
+    level = 10 * np.log10(power.reshape(count, step).mean(axis=1) + 1e-10)
+    rise = np.zeros(count)
+    mel = np.asarray(log_mel[:count], np.float64) * (20 / np.log(10))
+    if len(mel) > 2:
+        rise[2 : len(mel)] = np.maximum(0.0, mel[2:] - mel[:-2]).mean(axis=1)
+    return Envelope(level, rise)
+
+
+def events(scores: Scores, labels: Sequence[str], hop_s: float, window_s: float, sound: Envelope) -> list[Event]:
+    """scores: (windows, classes), window k from k * hop_s for window_s. Times from 0, the start of the sound."""
+    scores = _effects_only(scores, labels)
+    quiet = np.array([_loudest(sound, k * hop_s, k * hop_s + window_s) < QUIET_DB for k in range(len(scores))])
+    scores[quiet] = 0.0
+    known, kin = audioset.functions(labels), audioset.ancestors(labels)
+    out = []
+    for run, also in one_name(_runs(scores, labels), kin):
+        start, end = times_of(run.first * hop_s, run.last * hop_s, hop_s, window_s, sound)
+        at = tuple(round(t, 2) for t in onsets(sound, start, end))
+        function = known.get(run.label) or function_of(sound, start, end)
+        out.append(Event(run.label, also, start, end, run.score, function, at))
+    return sorted(out, key=lambda e: (e.start, e.label))
+
+
+def _effects_only(scores: Scores, labels: Sequence[str]) -> Scores:
+    """Speech, music and scenes are others' to tell; what resembles the music that plays is taken for it."""
+    out = scores.copy()
+    column = {label: k for k, label in enumerate(labels)}
+    if "Music" in column:
+        like = [column[label] for label in audioset.members(labels, audioset.LIKE_MUSIC)]
+        out[:, like] *= out[:, like] > out[:, [column["Music"]]]
+    others = audioset.members(labels, audioset.SPEECH + audioset.MUSIC + audioset.SCENE)
+    out[:, [column[label] for label in others]] = 0.0
+    return out
+
+
+def _runs(scores: Scores, labels: Sequence[str]) -> list[_Run]:
+    """Per class the windows from the first over OFF to the last over OFF around those over ON."""
+    found = []
+    for j in np.flatnonzero((scores >= ON).any(axis=0)).tolist():
+        held = np.concatenate([[False], scores[:, j] >= OFF, [False]])
+        edges = np.flatnonzero(np.diff(held.astype(np.int8)))
+        for a, b in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            part = scores[a:b, j]
+            strong = np.flatnonzero(part >= ON)
+            if len(strong) >= 2 or (len(strong) and float(part.max()) >= SURE):
+                # The windows over OFF before the first over ON see less of the sound than half.
+                found.append(_Run(labels[j], a + int(strong[0]), a + int(strong[-1]), float(part.max())))
+    return found
+
+
+def one_name(runs: Sequence[_Run], kin: dict[str, frozenset[str]]) -> list[tuple[_Run, tuple[str, ...]]]:
+    """Runs of a class and of classes within it at the same time are one sound, named by the narrowest that is nearly as sure."""
+    gone: dict[int, int] = {}  # run -> the run that took its place
+
+    def shared(a: _Run, b: _Run) -> int:
+        return max(0, min(a.last, b.last) - max(a.first, b.first) + 1)
+
+    narrow_first = sorted(range(len(runs)), key=lambda i: (-len(kin[runs[i].label]), -runs[i].score))
+    for i in narrow_first:
+        for j in narrow_first:
+            child, parent = runs[i], runs[j]
+            if i in gone or j in gone or parent.label not in kin[child.label]:
+                continue
+            both = shared(child, parent)
+            if child.score >= SPECIFIC * parent.score and both >= 0.5 * len(parent):
+                gone[j] = i
+            elif child.score < SPECIFIC * parent.score and both >= 0.5 * len(child):
+                gone[i] = j
+    kept: dict[int, list[str]] = {i: [] for i in range(len(runs)) if i not in gone}
+    for i in sorted(gone, key=lambda i: -runs[i].score):
+        into = i
+        while into in gone:
+            into = gone[into]
+        if runs[i].label not in kept[into]:
+            kept[into].append(runs[i].label)
+    siblings = _siblings([runs[i] for i in kept], kin)
+    out = []
+    for i, also in kept.items():
+        if runs[i] in siblings.values():
+            also += [r.label for r, best in siblings.items() if best == runs[i] and r.label not in also]
+        if runs[i] not in siblings:
+            out.append((runs[i], tuple(also)))
+    return out
+
+
+def _siblings(runs: Sequence[_Run], kin: dict[str, frozenset[str]]) -> dict[_Run, _Run]:
+    """Runs of classes with a common narrow parent, mostly at the same time -> the surest of them: one sound of two names."""
+    lost: dict[_Run, _Run] = {}
+    for a in sorted(runs, key=lambda r: r.score):
+        for b in sorted(runs, key=lambda r: -r.score):
+            if a == b or b in lost or a.label == b.label or not _close(kin[a.label], kin[b.label]):
+                continue
+            both = max(0, min(a.last, b.last) - max(a.first, b.first) + 1)
+            if both >= 0.5 * len(a) and b.score >= a.score:
+                lost[a] = b
+                break
+    return lost
+
+
+WIDE = frozenset({"Animal", "Vehicle", "Mechanisms", "Domestic animals, pets", "Wild animals"})
+
+
+def _close(a: frozenset[str], b: frozenset[str]) -> bool:
+    return bool((a & b) - WIDE)
+
+
+def times_of(first: float, last: float, hop_s: float, window_s: float, sound: Envelope) -> tuple[float, float]:
+    """Start and end of a sound that the windows starting at first to last (seconds) were sure of.
+
+    The first window to be sure holds the beginning in its later part, unless the sound began with the clip; the last one holds the
+    end in its earlier part.
+    """
+    whole = sound.seconds
+    rise, level = sound.rise, sound.level
+    a, b = _at(first), max(_at(first) + 1, min(_at(first + window_s), len(rise)))
+    strongest = a + int(np.argmax(rise[a:b])) if a < len(rise) else a
+    if a < len(rise) and rise[strongest] >= ONSET_DB:
+        clear = np.flatnonzero(rise[a:b] >= max(ONSET_DB, 0.5 * float(rise[strongest])))
+        start = (a + int(clear[0]) - 1) * FRAME_S
+    else:
+        start = first + window_s / 2 if first > 0 else 0.0
+    start = min(max(0.0, start), whole)
+    body = level[_at(start) : max(_at(start) + 1, _at(last + window_s))]
+    if len(body) == 0:
+        return round(start, 3), round(whole, 3)
+    floor = float(np.percentile(body, 90)) - FALL_DB
+    c = max(_at(last), _at(start))
+    d = max(c + 1, min(_at(last + window_s), len(level)))
+    over = np.flatnonzero(level[c:d] >= floor)
+    cut = c + int(over[-1]) + 1 if len(over) else c + 1
+    ended = cut < d or d >= len(level)
+    end = cut * FRAME_S if ended else last + window_s / 2 + hop_s / 2
+    end = min(max(end, start + FRAME_S), whole)
+    return round(start, 3), round(end, 3)
+
+
+def onsets(sound: Envelope, start: float, end: float) -> list[float]:
+    """Seconds at which a sound sets in between start and end: peaks of the rise, at least 0.1 s apart."""
+    a, b = max(0, _at(start) - 3), min(len(sound.rise), _at(end))
+    part = sound.rise[a:b]
+    found: list[int] = []
+    for k in np.argsort(-part).tolist():
+        if part[k] < ONSET_DB or len(found) >= 50:
+            break
+        if all(abs(k - other) >= 10 for other in found):
+            found.append(k)
+    return [max(0.0, (a + k - 1) * FRAME_S) for k in sorted(found)]
+
+
+def function_of(sound: Envelope, start: float, end: float) -> Function | None:
+    """What a sound that its name does not settle does: short and sudden is an impact, long and steady an ambience."""
+    level = sound.level[_at(start) : max(_at(start) + 1, _at(end))]
+    if len(level) == 0:
+        return None
+    low, high = np.percentile(level, (10, 90))
+    if end - start >= LONG_S and high - low <= STEADY_DB:
+        return "ambience"
+    before = sound.level[max(0, _at(start) - 20) : max(0, _at(start) - 2)]
+    stands_out = float(level[:15].max()) - (float(np.median(before)) if len(before) else -100.0)
+    return "impact" if end - start <= SHORT_S and stands_out >= LOUD_RISE_DB else None
+
+
+def _loudest(sound: Envelope, start: float, end: float) -> float:
+    part = sound.level[_at(start) : _at(end)]
+    return float(part.max()) if len(part) else -100.0
+
+
+def _at(seconds: float) -> int:
+    return round(seconds / FRAME_S)
