@@ -15,16 +15,17 @@ Floats = NDArray[np.float64]
 Scores = NDArray[np.float32]
 
 FRAME_S = 0.01  # of the features the times come from
-# Scores of what is there and is not, on the shared real clips: dogs 0.64-0.91, horns 0.89-1.0, applause 0.80-1.0, typing
-# 0.73-0.91; what is not there reaches 0.32 (rain in music, a cat in a breath of speech) for a single window. A class that is
-# only named by its rarest child (keys, coins) stays near 0.35 and is missed.
+# Scores of what is there, on the shared real clips: dogs 0.64-0.91, horns 0.89-1.0, applause 0.80-1.0, typing 0.73-0.91. With 0.3,
+# faint white noise is a rustle, a waterfall or a spray; nothing of the clips is gained but a second name.
 ON, OFF = 0.4, 0.2
-SURE = 0.6  # one window this sure is an event; others need two in a row
+SURE, FEWEST = 0.6, 3  # one window this sure is an event; less sure ones must be this many
 SPECIFIC = 0.8  # of the wider class's score, that a narrower one must reach to give the event its name
 QUIET_DB = -60.0  # below full scale; what is heard there is the recorder
 ONSET_DB = 6.0  # mean rise over the bands within 20 ms that starts a sound; speech and music between their notes stay under 3
+JUMP_DB = 4.0  # louder in the 0.2 s after an onset than before it, or it is one clap in the applause, not its beginning
 FALL_DB = 20.0  # a sound is over when its level is this far under its loudest tenth
-SHORT_S, LONG_S = 1.0, 3.0
+SHORT_S, LONG_S = 0.6, 3.0
+UNBROKEN_S, UNBROKEN_DB = 2.0, 3.0  # a held horn stops being one for YAMNet after a second; its level says that it goes on
 STEADY_DB = 10.0  # from the 10th to the 90th percentile of the level; applause and rain have 3-8, speech and barks over 20
 LOUD_RISE_DB = 12.0
 
@@ -85,7 +86,7 @@ def events(scores: Scores, labels: Sequence[str], hop_s: float, window_s: float,
     scores[quiet] = 0.0
     known, kin = audioset.functions(labels), audioset.ancestors(labels)
     out = []
-    for run, also in one_name(_runs(scores, labels), kin):
+    for run, also in one_name(_runs(scores, labels, hop_s, window_s, sound), kin):
         start, end = times_of(run.first * hop_s, run.last * hop_s, hop_s, window_s, sound)
         at = tuple(round(t, 2) for t in onsets(sound, start, end))
         function = known.get(run.label) or function_of(sound, start, end)
@@ -105,18 +106,26 @@ def _effects_only(scores: Scores, labels: Sequence[str]) -> Scores:
     return out
 
 
-def _runs(scores: Scores, labels: Sequence[str]) -> list[_Run]:
-    """Per class the windows from the first over OFF to the last over OFF around those over ON."""
+def _runs(scores: Scores, labels: Sequence[str], hop_s: float, window_s: float, sound: Envelope) -> list[_Run]:
+    """Per class the windows over ON, and those between them where they stay over OFF, overlap, or the sound does not break off."""
+
+    def goes_on(curve: Scores, k: int, then: int) -> bool:
+        touching = (then - k) * hop_s <= window_s + 0.5 * hop_s
+        return touching or bool((curve[k:then] >= OFF).all()) or unbroken(sound, k * hop_s + window_s, then * hop_s)
+
     found = []
     for j in np.flatnonzero((scores >= ON).any(axis=0)).tolist():
-        held = np.concatenate([[False], scores[:, j] >= OFF, [False]])
-        edges = np.flatnonzero(np.diff(held.astype(np.int8)))
-        for a, b in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-            part = scores[a:b, j]
-            strong = np.flatnonzero(part >= ON)
-            if len(strong) >= 2 or (len(strong) and float(part.max()) >= SURE):
-                # The windows over OFF before the first over ON see less of the sound than half.
-                found.append(_Run(labels[j], a + int(strong[0]), a + int(strong[-1]), float(part.max())))
+        curve = scores[:, j]
+        groups: list[list[int]] = []
+        for k in np.flatnonzero(curve >= ON).tolist():
+            if groups and goes_on(curve, groups[-1][-1], k):
+                groups[-1].append(k)
+            else:
+                groups.append([k])
+        for strong in groups:
+            best = float(curve[strong].max())
+            if len(strong) >= FEWEST or best >= SURE:
+                found.append(_Run(labels[j], strong[0], strong[-1], best))
     return found
 
 
@@ -183,14 +192,9 @@ def times_of(first: float, last: float, hop_s: float, window_s: float, sound: En
     end in its earlier part.
     """
     whole = sound.seconds
-    rise, level = sound.rise, sound.level
-    a, b = _at(first), max(_at(first) + 1, min(_at(first + window_s), len(rise)))
-    strongest = a + int(np.argmax(rise[a:b])) if a < len(rise) else a
-    if a < len(rise) and rise[strongest] >= ONSET_DB:
-        clear = np.flatnonzero(rise[a:b] >= max(ONSET_DB, 0.5 * float(rise[strongest])))
-        start = (a + int(clear[0]) - 1) * FRAME_S
-    else:
-        start = first + window_s / 2 if first > 0 else 0.0
+    level = sound.level
+    sudden = onset_between(sound, max(0.0, first - 2 * hop_s), first + window_s)
+    start = sudden if sudden is not None else first + window_s / 2 if first > 0 else 0.0
     start = min(max(0.0, start), whole)
     body = level[_at(start) : max(_at(start) + 1, _at(last + window_s))]
     if len(body) == 0:
@@ -204,6 +208,28 @@ def times_of(first: float, last: float, hop_s: float, window_s: float, sound: En
     end = cut * FRAME_S if ended else last + window_s / 2 + hop_s / 2
     end = min(max(end, start + FRAME_S), whole)
     return round(start, 3), round(end, 3)
+
+
+def onset_between(sound: Envelope, start: float, end: float) -> float | None:
+    """The first of the onsets there that make the sound louder, next to the one that does most. None when none does."""
+    jumps = []
+    for t in onsets(sound, start, end):
+        k = _at(t) + 1
+        before, after = sound.level[max(0, k - 20) : max(0, k - 1)], sound.level[k : k + 20]
+        quiet = float(before.mean()) if len(before) else -100.0
+        jumps.append((t, (float(after.mean()) if len(after) else -100.0) - quiet))
+    most = max((jump for _, jump in jumps), default=0.0)
+    return next((t for t, jump in jumps if jump >= max(JUMP_DB, 0.6 * most)), None)
+
+
+def unbroken(sound: Envelope, start: float, end: float) -> bool:
+    """Whether one sound is held from start to end: the same level, and nothing sets in."""
+    if end - start > UNBROKEN_S:
+        return False
+    part = slice(_at(start - 0.2), _at(end + 0.2))
+    level = sound.level[part]
+    low, high = np.percentile(level, (5, 95)) if len(level) else (-100.0, 0.0)
+    return bool(high - low <= UNBROKEN_DB and float(sound.rise[part].max()) < ONSET_DB)
 
 
 def onsets(sound: Envelope, start: float, end: float) -> list[float]:
