@@ -42,8 +42,12 @@ class EnvironmentResult(Result):
     reverberation_s: float | None = Field(
         description="seconds until sound has died away by 60 dB, from its endings; null when there are too few. Music and bells fade by themselves"
     )
-    noise_floor_dbfs: float | None = Field(description="level that a tenth of the clip stays under; null when shorter than 1 s")
-    bandwidth_hz: float | None = Field(description="Hz up to which there is sound; 3400 is a telephone; null for silence")
+    noise_floor_dbfs: float | None = Field(
+        description="level that a tenth of the clip stays under; null when shorter than 1 s"
+    )
+    bandwidth_hz: float | None = Field(
+        description="Hz up to which there is sound; 3400 is a telephone; null for silence"
+    )
     summary: EnvironmentSummary
 
 
@@ -92,7 +96,9 @@ def moments(sound: Acoustics, tags: SoundResult | None, start: float) -> list[He
     if not len(level):
         return []
     if tags is None:
-        times = [(start + (k + 0.5) * BARE_STEP_S, {}) for k in range(int(len(level) * acoustics.LEVEL_S / BARE_STEP_S) or 1)]
+        times: list[tuple[float, dict[str, float]]] = [
+            (start + (k + 0.5) * BARE_STEP_S, {}) for k in range(int(len(level) * acoustics.LEVEL_S / BARE_STEP_S) or 1)
+        ]
     else:
         times = [(sample.t, sample.scores) for sample in tags.tags.samples]
     step = tags.tags.step_s if tags else BARE_STEP_S

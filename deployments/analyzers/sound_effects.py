@@ -58,7 +58,9 @@ class TagCurve(Model):
 class SoundSummary(Model):
     events: int
     by_label: dict[str, int] = Field(description="events of each label, the most frequent first")
-    by_function: dict[Function, int] = Field(description="events of each function; functions that do not occur are left out")
+    by_function: dict[Function, int] = Field(
+        description="events of each function; functions that do not occur are left out"
+    )
     covered_s: float = Field(description="seconds of the clip with any event")
 
 

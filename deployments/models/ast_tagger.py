@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.models.pretrained import load_pretrained
+from deployments.weights import locate_hub, random_allowed
 
 Samples = NDArray[np.float32]
 
@@ -30,7 +31,7 @@ SHORT = 204  # frames: 20 patches of 16 frames, 10 apart, end with the 206th; 2.
 HOP = 48  # frames between short windows
 BATCH_SHORT, BATCH_LONG = 256, 64  # windows at once: about 60,000 patches
 EPSILON = 1.1920929e-07  # torchaudio's floor under the logarithm
-CLASSES = 527
+ROW, CLASSES = "ast-audioset", 527
 
 
 class AstTagger:
@@ -41,8 +42,10 @@ class AstTagger:
 
     def __init__(self, device: str) -> None:
         """Raises WeightsMissing, before torch is imported."""
+        if not random_allowed():
+            locate_hub(ROW)
         self._model, self.info, folder = load_pretrained(
-            "ast-audioset", "ASTForAudioClassification", _published, device, _half(device)
+            ROW, "ASTForAudioClassification", _published, device, _half(device)
         )
         config = self._model.config
         self._mean, self._std = normalisation(folder)
@@ -55,16 +58,13 @@ class AstTagger:
 
     def tag(self, sounds: Sequence[Samples]) -> list[NDArray[np.float32]]:
         """(n,) 16 kHz each -> (windows, classes) each; window k from 0.48 k seconds on."""
-        import torch
-
-        with torch.inference_mode():
-            frames = [self._features(sound) for sound in sounds]
-            counts = [1 + max(0, -(-(len(f) - self._short) // HOP)) for f in frames]
-            brief = [window(f, k * HOP, self._short) for f, n in zip(frames, counts, strict=True) for k in range(n)]
-            starts = [long_starts(len(f), self._long) for f in frames]
-            wide = [window(f, s, self._long) for f, at in zip(frames, starts, strict=True) for s in at]
-            when = self._scores(self._brief, brief, BATCH_SHORT)
-            whether = self._scores(self._model, wide, BATCH_LONG)
+        frames = [self._features(sound) for sound in sounds]
+        counts = [1 + max(0, -(-(len(f) - self._short) // HOP)) for f in frames]
+        brief = [f[k * HOP : k * HOP + self._short] for f, n in zip(frames, counts, strict=True) for k in range(n)]
+        starts = [long_starts(len(f), self._long) for f in frames]
+        wide = [f[s : s + self._long] for f, at in zip(frames, starts, strict=True) for s in at]
+        when = self._scores(self._brief, brief, BATCH_SHORT)
+        whether = self._scores(self._model, wide, BATCH_LONG)
         out, a, b = [], 0, 0
         for n, at in zip(counts, starts, strict=True):
             middles = np.arange(n) * HOP + self._short / 2
@@ -89,7 +89,8 @@ class AstTagger:
             stacked = torch.stack(
                 [torch.nn.functional.pad(w, (0, 0, 0, size - len(w)), value=padding) for w in windows[i : i + batch]]
             )
-            logits = model(stacked.to(next(model.parameters()).dtype)).logits
+            with torch.inference_mode():
+                logits = model(stacked.to(next(model.parameters()).dtype)).logits
             parts.append(torch.sigmoid(logits.float()).cpu().numpy())
         return np.concatenate(parts).astype(np.float32)
 
@@ -104,7 +105,7 @@ def normalisation(folder: Path | None) -> tuple[float, float]:
 def _published() -> Any:
     from transformers import ASTConfig
 
-    return ASTConfig(num_labels=CLASSES)
+    return ASTConfig(id2label={k: f"class {k}" for k in range(CLASSES)})
 
 
 def _half(device: str) -> Any:
@@ -138,10 +139,6 @@ def shortened(model: Any, frames: int) -> Any:
     cut = torch.cat([given[:, :2], grid.reshape(1, rows * wanted, -1)], dim=1)
     inner.embeddings.position_embeddings = torch.nn.Parameter(cut, requires_grad=False)
     return brief.eval()
-
-
-def window(frames: Any, start: int, size: int) -> Any:
-    return frames[start : start + size]
 
 
 def long_starts(frames: int, size: int) -> list[int]:

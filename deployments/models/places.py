@@ -20,7 +20,9 @@ from deployments.models.acoustics import Acoustics
 Environment = Literal["indoor", "outdoor", "vehicle", "crowd", "studio", "music", "silence", "unclear"]
 Kind = Literal["indoor", "outdoor", "vehicle", "crowd", "speech", "music", "silence", "unclear"]
 
-CROWD = frozenset({"Applause", "Cheering", "Crowd", "Chatter", "Hubbub, speech noise, speech babble", "Children playing"})
+CROWD = frozenset(
+    {"Applause", "Cheering", "Crowd", "Chatter", "Hubbub, speech noise, speech babble", "Children playing"}
+)
 VEHICLE = frozenset({
     "Vehicle", "Motor vehicle (road)", "Car", "Truck", "Bus", "Motorcycle", "Engine", "Idling", "Heavy engine (low frequency)",
     "Medium engine (mid frequency)", "Light engine (high frequency)", "Accelerating, revving, vroom", "Engine starting",
@@ -47,7 +49,9 @@ HOUSEHOLD = frozenset({
 })  # fmt: skip
 INSIDE = frozenset({"Inside, small room", "Inside, large room or hall", "Inside, public space"})
 OUTSIDE = frozenset({"Outside, urban or manmade", "Outside, rural or natural"})
-FAINT = 3.0  # the scene classes' scores are small: 0.27 and 0.17 in an office, 0.09 in a street; under speech 0.05 at most
+FAINT = (
+    3.0  # the scene classes' scores are small: 0.27 and 0.17 in an office, 0.09 in a street; under speech 0.05 at most
+)
 
 TELLS = 0.3  # a kind whose score is under this is not heard
 WINDOW_S = 2.4  # scores are averaged over this: single windows name this and that
@@ -127,7 +131,7 @@ def places(heard: Sequence[Heard], step_s: float, start: float, end: float, soun
             runs.append([k])
     labels = [told[run[0]][0] for run in runs]
     runs, labels = _without_scraps(runs, labels, edges)
-    out = []
+    out: list[Place] = []
     for run, kind in zip(runs, labels, strict=True):
         a, b = edges[run[0]], edges[run[-1] + 1]
         scores = [told[k][1] for k in run if told[k][0] == kind]
@@ -176,7 +180,9 @@ def _verdict(
         return _spoken(sound, a, b)
     if kind == "unclear":
         return "unclear", 0.0, ("no tag and no speech tells the place",)
-    named = CROWD | VEHICLE | PASSING | NATURE | HOUSEHOLD | INSIDE | OUTSIDE if kind != "music" else frozenset({"Music"})
+    named = (
+        CROWD | VEHICLE | PASSING | NATURE | HOUSEHOLD | INSIDE | OUTSIDE if kind != "music" else frozenset({"Music"})
+    )
     groups: dict[Kind, frozenset[str]] = {
         "crowd": CROWD, "vehicle": VEHICLE, "outdoor": NATURE | PASSING | OUTSIDE, "indoor": HOUSEHOLD | INSIDE, "music": named,
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,20 +20,30 @@ FRAME_S = 0.01  # of the features the times come from
 # faint white noise is a rustle, a waterfall or a spray; nothing of the clips is gained but a second name.
 ON, OFF = 0.4, 0.2
 SURE, FEWEST = 0.6, 3  # one window this sure is an event; less sure ones must be this many
+SAME = 0.8  # of the time from the earlier start to the later end
 SPECIFIC = 0.8  # of the wider class's score, that a narrower one must reach to give the event its name
 QUIET_DB = -60.0  # below full scale; what is heard there is the recorder
-ONSET_DB = 6.0  # mean rise over the bands within 20 ms that starts a sound; speech and music between their notes stay under 3
+ONSET_DB = (
+    6.0  # mean rise over the bands within 20 ms that starts a sound; speech and music between their notes stay under 3
+)
+LATE = 1  # frames from where the rise is seen, in 25 ms of sound, to where it is: measured on horns and sirens in silence
 JUMP_DB = 4.0  # louder in the 0.2 s after an onset than before it, or it is one clap in the applause, not its beginning
+ECHO_DB = 30.0  # the last 0.1 s of a siren in an otherwise silent window is a beep to YAMNet, but its time holds no sound
 FALL_DB = 20.0  # a sound is over when its level is this far under its loudest tenth
 SHORT_S, LONG_S = 0.6, 3.0
-UNBROKEN_S, UNBROKEN_DB = 2.0, 3.0  # a held horn stops being one for YAMNet after a second; its level says that it goes on
-STEADY_DB = 10.0  # from the 10th to the 90th percentile of the level; applause and rain have 3-8, speech and barks over 20
+UNBROKEN_S, UNBROKEN_DB = (
+    2.0,
+    3.0,
+)  # a held horn stops being one for YAMNet after a second; its level says that it goes on
+STEADY_DB = (
+    10.0  # from the 10th to the 90th percentile of the level; applause and rain have 3-8, speech and barks over 20
+)
 LOUD_RISE_DB = 12.0
 
 
 @dataclass(frozen=True)
 class Event:
-    """also: the wider or narrower names the same sound had. rise_db: how far its start stands over what was before."""
+    """Times in seconds. also: the other names the same sound had."""
 
     label: str
     also: tuple[str, ...]
@@ -88,10 +99,27 @@ def events(scores: Scores, labels: Sequence[str], hop_s: float, window_s: float,
     out = []
     for run, also in one_name(_runs(scores, labels, hop_s, window_s, sound), kin):
         start, end = times_of(run.first * hop_s, run.last * hop_s, hop_s, window_s, sound)
+        if _loudest(sound, start, end) < _loudest(sound, run.first * hop_s, run.last * hop_s + window_s) - ECHO_DB:
+            continue
         at = tuple(round(t, 2) for t in onsets(sound, start, end))
         function = known.get(run.label) or function_of(sound, start, end)
         out.append(Event(run.label, also, start, end, run.score, function, at))
-    return sorted(out, key=lambda e: (e.start, e.label))
+    return sorted(_without_synonyms(out), key=lambda e: (e.start, e.label))
+
+
+def _without_synonyms(found: Sequence[Event]) -> list[Event]:
+    """Events that begin and end together are one sound, whatever the tree says: hiss, steam and spray. The surest names it."""
+    out: list[Event] = []
+    for event in sorted(found, key=lambda e: -e.score):
+        for i, other in enumerate(out):
+            shared = min(event.end, other.end) - max(event.start, other.start)
+            if shared >= SAME * (max(event.end, other.end) - min(event.start, other.start)):
+                names = dict.fromkeys((*other.also, event.label, *event.also))
+                out[i] = dataclasses.replace(other, also=tuple(n for n in names if n != other.label))
+                break
+        else:
+            out.append(event)
+    return out
 
 
 def _effects_only(scores: Scores, labels: Sequence[str]) -> Scores:
@@ -214,7 +242,7 @@ def onset_between(sound: Envelope, start: float, end: float) -> float | None:
     """The first of the onsets there that make the sound louder, next to the one that does most. None when none does."""
     jumps = []
     for t in onsets(sound, start, end):
-        k = _at(t) + 1
+        k = _at(t)
         before, after = sound.level[max(0, k - 20) : max(0, k - 1)], sound.level[k : k + 20]
         quiet = float(before.mean()) if len(before) else -100.0
         jumps.append((t, (float(after.mean()) if len(after) else -100.0) - quiet))
@@ -242,7 +270,7 @@ def onsets(sound: Envelope, start: float, end: float) -> list[float]:
             break
         if all(abs(k - other) >= 10 for other in found):
             found.append(k)
-    return [max(0.0, (a + k - 1) * FRAME_S) for k in sorted(found)]
+    return [(a + k + LATE) * FRAME_S for k in sorted(found)]
 
 
 def function_of(sound: Envelope, start: float, end: float) -> Function | None:

@@ -105,7 +105,7 @@ class _Tflite:
     """yamnet.tflite: waveform in, scores out."""
 
     def __init__(self, path: Path) -> None:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
 
         self._net = Interpreter(str(path), num_threads=1)
         self._net.allocate_tensors()
@@ -149,7 +149,7 @@ class _Quantised:
         for k in range(count):
             patch = np.ascontiguousarray(codes[None, None, k * hop : k * hop + PATCH])
             out[k] = self._net.run(None, {"audio": patch})[0][0]
-        scores: Scores = (1.0 / (1.0 + np.exp(-out_scale * (out - out_zero)))).astype(np.float32)
+        scores: Scores = (1.0 / (1.0 + np.exp(np.minimum(80.0, -out_scale * (out - out_zero))))).astype(np.float32)
         return scores
 
 
