@@ -43,7 +43,7 @@ class EnvironmentResult(Result):
         description="seconds until sound has died away by 60 dB, from its endings; null when there are too few. Music and bells fade by themselves"
     )
     noise_floor_dbfs: float | None = Field(
-        description="level that a tenth of the clip stays under; null when shorter than 1 s"
+        description="level that a twentieth of the clip stays under; null when shorter than 1 s"
     )
     bandwidth_hz: float | None = Field(
         description="Hz up to which there is sound; 3400 is a telephone; null for silence"

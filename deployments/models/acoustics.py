@@ -18,7 +18,8 @@ Floats = NDArray[np.float64]
 RATE = 16_000
 STEP = 80  # samples, 5 ms
 SMOOTH = 7  # steps: reverberation flutters
-LEVEL_S = 0.1
+LEVEL_S = 0.02  # the gaps between words and in stops are this short; in 0.1 s there is always some of the voice
+FLOOR_PERCENT = 5
 BANDS_HZ = ((400.0, 1000.0), (1000.0, 2500.0), (2500.0, 6000.0))  # below lie hum and rumble, above little of a voice
 FALL_DB = 10.0  # used of each fall, from 3 dB under its top; with 20 dB nothing is left of speech in a room of 0.8 s
 TURN_DB = 3.0  # a fall ends where the level is this far over its lowest again
@@ -42,7 +43,7 @@ class Fall:
 
 @dataclass(frozen=True)
 class Acoustics:
-    """levels: dBFS per 0.1 s, from the sound's start. falls: in time order. bandwidth_hz: None for silence."""
+    """levels: dBFS per 20 ms, from the sound's start. falls: in time order. bandwidth_hz: None for silence."""
 
     levels: tuple[float, ...]
     falls: tuple[Fall, ...]
@@ -55,7 +56,7 @@ def measure(mono: Samples, native: Samples, rate: int) -> Acoustics:
 
 
 def levels(mono: Samples) -> Floats:
-    """(n,) 16 kHz -> dBFS of each 0.1 s, the last one of what is left."""
+    """(n,) 16 kHz -> dBFS of each 20 ms, the last one of what is left."""
     size = round(LEVEL_S * RATE)
     count = -(-len(mono) // size)
     if not count:
@@ -121,8 +122,8 @@ def reverberation(found: list[Fall]) -> float | None:
 
 
 def noise_floor(level: Floats) -> float | None:
-    """dBFS that a tenth of these 0.1 s stay under: the pauses of speech. None for less than 1 s."""
-    return float(np.percentile(level, 10)) if len(level) >= 10 else None
+    """dBFS that a twentieth of these levels stay under: the pauses of speech. None for less than 1 s."""
+    return float(np.percentile(level, FLOOR_PERCENT)) if len(level) * LEVEL_S >= 1.0 else None
 
 
 def bandwidth(native: Samples, rate: int) -> float | None:

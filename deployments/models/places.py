@@ -71,7 +71,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Heard:
-    """One moment. t: seconds, middle of what the scores are about. level: dBFS of its loudest 0.1 s."""
+    """One moment. t: seconds, middle of what the scores are about. level: dBFS of its loudest 20 ms."""
 
     t: float
     level: float
