@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from deployments.models import audioset
 from deployments.models.audioset import Function
+from deployments.models.sound_names import Run, one_name
 
 Floats = NDArray[np.float64]
 Scores = NDArray[np.float32]
@@ -21,14 +22,17 @@ FRAME_S = 0.01  # of the features the times come from
 ON, OFF = 0.4, 0.2
 SURE, FEWEST = 0.6, 3  # one window this sure is an event; less sure ones must be this many
 SAME = 0.8  # of the time from the earlier start to the later end
-SPECIFIC = 0.8  # of the wider class's score, that a narrower one must reach to give the event its name
 QUIET_DB = -60.0  # below full scale; what is heard there is the recorder
 ONSET_DB = (
     6.0  # mean rise over the bands within 20 ms that starts a sound; speech and music between their notes stay under 3
 )
-LATE = 1  # frames from where the rise is seen, in 25 ms of sound, to where it is: measured on horns and sirens in silence
+LATE = (
+    1  # frames from where the rise is seen, in 25 ms of sound, to where it is: measured on horns and sirens in silence
+)
+LATE_S = 0.25  # so little of a sound is named by YAMNet only when it stands out from what was before
+EARLY = 0.4  # of the greatest jump: the first of many keys, not the hardest
 JUMP_DB = 4.0  # louder in the 0.2 s after an onset than before it, or it is one clap in the applause, not its beginning
-ECHO_DB = 30.0  # the last 0.1 s of a siren in an otherwise silent window is a beep to YAMNet, but its time holds no sound
+TAIL_DB = 15.0  # the last 0.3 s of a horn or siren is a telephone or a beep to YAMNet; its time holds nothing so loud, and no onset
 FALL_DB = 20.0  # a sound is over when its level is this far under its loudest tenth
 SHORT_S, LONG_S = 0.6, 3.0
 UNBROKEN_S, UNBROKEN_DB = (
@@ -52,17 +56,6 @@ class Event:
     score: float
     function: Function | None
     onsets: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class _Run:
-    label: str
-    first: int  # window
-    last: int  # window, included
-    score: float
-
-    def __len__(self) -> int:
-        return self.last - self.first + 1
 
 
 @dataclass(frozen=True)
@@ -99,21 +92,26 @@ def events(scores: Scores, labels: Sequence[str], hop_s: float, window_s: float,
     out = []
     for run, also in one_name(_runs(scores, labels, hop_s, window_s, sound), kin):
         start, end = times_of(run.first * hop_s, run.last * hop_s, hop_s, window_s, sound)
-        if _loudest(sound, start, end) < _loudest(sound, run.first * hop_s, run.last * hop_s + window_s) - ECHO_DB:
+        windows = _loudest(sound, run.first * hop_s, run.last * hop_s + window_s)
+        if _loudest(sound, start, end) < windows - TAIL_DB and not begins(sound, start):
             continue
         at = tuple(round(t, 2) for t in onsets(sound, start, end))
         function = known.get(run.label) or function_of(sound, start, end)
         out.append(Event(run.label, also, start, end, run.score, function, at))
-    return sorted(_without_synonyms(out), key=lambda e: (e.start, e.label))
+    return sorted(_without_synonyms(out, sound), key=lambda e: (e.start, e.label))
 
 
-def _without_synonyms(found: Sequence[Event]) -> list[Event]:
-    """Events that begin and end together are one sound, whatever the tree says: hiss, steam and spray. The surest names it."""
+def _without_synonyms(found: Sequence[Event], sound: Envelope) -> list[Event]:
+    """One name for one sound, whatever the tree says: events that begin and end together, such as hiss, steam and spray, and those
+    within a surer one that begin with no onset of their own, such as a telephone in a held horn. The surest names it.
+    """
     out: list[Event] = []
     for event in sorted(found, key=lambda e: -e.score):
+        own = begins(sound, event.start)
         for i, other in enumerate(out):
             shared = min(event.end, other.end) - max(event.start, other.start)
-            if shared >= SAME * (max(event.end, other.end) - min(event.start, other.start)):
+            together = shared >= SAME * (max(event.end, other.end) - min(event.start, other.start))
+            if together or (not own and shared >= SAME * (event.end - event.start)):
                 names = dict.fromkeys((*other.also, event.label, *event.also))
                 out[i] = dataclasses.replace(other, also=tuple(n for n in names if n != other.label))
                 break
@@ -134,7 +132,7 @@ def _effects_only(scores: Scores, labels: Sequence[str]) -> Scores:
     return out
 
 
-def _runs(scores: Scores, labels: Sequence[str], hop_s: float, window_s: float, sound: Envelope) -> list[_Run]:
+def _runs(scores: Scores, labels: Sequence[str], hop_s: float, window_s: float, sound: Envelope) -> list[Run]:
     """Per class the windows over ON, and those between them where they stay over OFF, overlap, or the sound does not break off."""
 
     def goes_on(curve: Scores, k: int, then: int) -> bool:
@@ -153,64 +151,8 @@ def _runs(scores: Scores, labels: Sequence[str], hop_s: float, window_s: float, 
         for strong in groups:
             best = float(curve[strong].max())
             if len(strong) >= FEWEST or best >= SURE:
-                found.append(_Run(labels[j], strong[0], strong[-1], best))
+                found.append(Run(labels[j], strong[0], strong[-1], best))
     return found
-
-
-def one_name(runs: Sequence[_Run], kin: dict[str, frozenset[str]]) -> list[tuple[_Run, tuple[str, ...]]]:
-    """Runs of a class and of classes within it at the same time are one sound, named by the narrowest that is nearly as sure."""
-    gone: dict[int, int] = {}  # run -> the run that took its place
-
-    def shared(a: _Run, b: _Run) -> int:
-        return max(0, min(a.last, b.last) - max(a.first, b.first) + 1)
-
-    narrow_first = sorted(range(len(runs)), key=lambda i: (-len(kin[runs[i].label]), -runs[i].score))
-    for i in narrow_first:
-        for j in narrow_first:
-            child, parent = runs[i], runs[j]
-            if i in gone or j in gone or parent.label not in kin[child.label]:
-                continue
-            both = shared(child, parent)
-            if child.score >= SPECIFIC * parent.score and both >= 0.5 * len(parent):
-                gone[j] = i
-            elif child.score < SPECIFIC * parent.score and both >= 0.5 * len(child):
-                gone[i] = j
-    kept: dict[int, list[str]] = {i: [] for i in range(len(runs)) if i not in gone}
-    for i in sorted(gone, key=lambda i: -runs[i].score):
-        into = i
-        while into in gone:
-            into = gone[into]
-        if runs[i].label not in kept[into]:
-            kept[into].append(runs[i].label)
-    siblings = _siblings([runs[i] for i in kept], kin)
-    out = []
-    for i, also in kept.items():
-        if runs[i] in siblings.values():
-            also += [r.label for r, best in siblings.items() if best == runs[i] and r.label not in also]
-        if runs[i] not in siblings:
-            out.append((runs[i], tuple(also)))
-    return out
-
-
-def _siblings(runs: Sequence[_Run], kin: dict[str, frozenset[str]]) -> dict[_Run, _Run]:
-    """Runs of classes with a common narrow parent, mostly at the same time -> the surest of them: one sound of two names."""
-    lost: dict[_Run, _Run] = {}
-    for a in sorted(runs, key=lambda r: r.score):
-        for b in sorted(runs, key=lambda r: -r.score):
-            if a == b or b in lost or a.label == b.label or not _close(kin[a.label], kin[b.label]):
-                continue
-            both = max(0, min(a.last, b.last) - max(a.first, b.first) + 1)
-            if both >= 0.5 * len(a) and b.score >= a.score:
-                lost[a] = b
-                break
-    return lost
-
-
-WIDE = frozenset({"Animal", "Vehicle", "Mechanisms", "Domestic animals, pets", "Wild animals"})
-
-
-def _close(a: frozenset[str], b: frozenset[str]) -> bool:
-    return bool((a & b) - WIDE)
 
 
 def times_of(first: float, last: float, hop_s: float, window_s: float, sound: Envelope) -> tuple[float, float]:
@@ -221,7 +163,7 @@ def times_of(first: float, last: float, hop_s: float, window_s: float, sound: En
     """
     whole = sound.seconds
     level = sound.level
-    sudden = onset_between(sound, max(0.0, first - 2 * hop_s), first + window_s)
+    sudden = onset_between(sound, max(0.0, first - hop_s), first + window_s, first + window_s - LATE_S)
     start = sudden if sudden is not None else first + window_s / 2 if first > 0 else 0.0
     start = min(max(0.0, start), whole)
     body = level[_at(start) : max(_at(start) + 1, _at(last + window_s))]
@@ -238,16 +180,26 @@ def times_of(first: float, last: float, hop_s: float, window_s: float, sound: En
     return round(start, 3), round(end, 3)
 
 
-def onset_between(sound: Envelope, start: float, end: float) -> float | None:
-    """The first of the onsets there that make the sound louder, next to the one that does most. None when none does."""
+def onset_between(sound: Envelope, start: float, end: float, late: float | None = None) -> float | None:
+    """The first of the onsets there that make the sound louder, next to the one that does most. None when none does.
+
+    late: seconds after which only a loud one counts.
+    """
     jumps = []
     for t in onsets(sound, start, end):
         k = _at(t)
         before, after = sound.level[max(0, k - 20) : max(0, k - 1)], sound.level[k : k + 20]
         quiet = float(before.mean()) if len(before) else -100.0
-        jumps.append((t, (float(after.mean()) if len(after) else -100.0) - quiet))
+        jump = (float(after.mean()) if len(after) else -100.0) - quiet
+        if late is None or t <= late or jump >= LOUD_RISE_DB:
+            jumps.append((t, jump))
     most = max((jump for _, jump in jumps), default=0.0)
-    return next((t for t, jump in jumps if jump >= max(JUMP_DB, 0.6 * most)), None)
+    return next((t for t, jump in jumps if jump >= max(JUMP_DB, EARLY * most)), None)
+
+
+def begins(sound: Envelope, start: float) -> bool:
+    """Whether something sets in there."""
+    return onset_between(sound, start - 0.05, start + 0.1) is not None
 
 
 def unbroken(sound: Envelope, start: float, end: float) -> bool:

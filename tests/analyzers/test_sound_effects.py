@@ -15,9 +15,10 @@ import pytest
 from deployments.analyzers.sound_effects import LEAST, SoundEffects, SoundResult, YamnetTagger, choose
 from deployments.errors import WeightsMissing
 from deployments.media import AUDIO_RATE, Audio
-from deployments.models import audioset, sound_events
+from deployments.models import audioset
 from deployments.models.ast_tagger import AstTagger, combined, fbank, long_starts
-from deployments.models.sound_events import Envelope, envelope, function_of, one_name, onsets, times_of
+from deployments.models.sound_events import Envelope, envelope, function_of, onsets, times_of
+from deployments.models.sound_names import Run, one_name
 from deployments.models.yamnet import PATCH, STEP, Yamnet, log_mel, padded, window_count
 from tests.clips import sound, write
 from tests.harness import answer, loaded, tiny_weights
@@ -116,13 +117,13 @@ def test_generated_sounds_are_named_and_timed(
 @pytest.mark.parametrize("off", [0.0, 0.13])
 def test_real_sounds_pasted_at_known_times(noise_db: float, within: float, off: float) -> None:
     bark = real("ib_dog_audio.wav", 0.18, 1.4)  # barks at 0.0 and 1.0 of it
-    honk = real("ib_car_audio.wav", 1.1, 3.6)
+    honk = real("ib_car_audio.wav", 1.1, 3.1)
     clap = real("vllama_applausing.mp4", 4.0, 6.5)
     result = heard(put(12.5, (2 + off, bark), (5 + off, honk), (9 + off, clap), noise_db=noise_db))
     assert [s.label for s in result.segments] == [DOG, HORN, "Applause"]
     dog, car, people = result.segments
     assert [s.start for s in result.segments] == pytest.approx([2 + off, 5 + off, 9 + off], abs=within)
-    assert car.end == pytest.approx(7.5 + off, abs=0.15)
+    assert car.end == pytest.approx(7.0 + off, abs=0.15)
     assert people.end == pytest.approx(11.5 + off, abs=0.15)
     assert {"Animal", "Domestic animals, pets"} <= set(dog.also)
     assert all(min(abs(t - at) for t in dog.onsets) < 0.1 for at in (2 + off, 3 + off))
@@ -136,12 +137,11 @@ def test_real_sounds_over_speech_are_found_if_less_well_timed() -> None:
             10.9,
             (0.0, talk.astype(np.float32)),
             (2.0, real("ib_dog_audio.wav", 0.18, 1.4)),
-            (5.0, real("ib_car_audio.wav", 1.1, 3.6)),
+            (5.0, 3 * real("ib_car_audio.wav", 1.1, 3.1)),
         )
     )
     names = {s.label: s for s in result.segments}
-    assert set(names) <= {DOG, "Bark", "Bow-wow", HORN, "Domestic animals, pets"}
-    assert HORN in names
+    assert set(names) == {DOG, HORN, "Siren"}  # the horn goes on as a siren
     assert abs(names[HORN].start - 5.0) < 0.8
 
 
@@ -210,7 +210,9 @@ def test_yamnets_features_are_torchaudios() -> None:
     # torchaudio centres the 400 samples of a frame in its 512.
     expected = torch.log(mel(torch.from_numpy(np.pad(mono, 56))) + 0.001).T.numpy()
     ours = log_mel(mono)
-    assert np.abs(ours - expected[: len(ours)]).max() < 0.03  # TensorFlow's triangles are straight in mel, torchaudio's in Hz
+    assert (
+        np.abs(ours - expected[: len(ours)]).max() < 0.03
+    )  # TensorFlow's triangles are straight in mel, torchaudio's in Hz
 
 
 def test_windows_cover_the_sound_to_its_end() -> None:
@@ -345,9 +347,9 @@ def test_long_windows_cover_and_scores_meet_in_the_middle() -> None:
 
 def test_narrow_names_win_when_they_are_nearly_as_sure() -> None:
     kin = audioset.ancestors(("Animal", "Domestic animals, pets", "Dog", "Bark", "Bow-wow", "Whimper (dog)", "Caterwaul", "Whale vocalization"))  # fmt: skip
-    run = sound_events._Run
+    run = Run
 
-    def named(*runs: sound_events._Run) -> dict[str, set[str]]:
+    def named(*runs: Run) -> dict[str, set[str]]:
         return {r.label: set(also) for r, also in one_name(runs, kin)}
 
     assert named(run("Animal", 0, 4, 0.9), run("Dog", 0, 4, 0.85)) == {"Dog": {"Animal"}}

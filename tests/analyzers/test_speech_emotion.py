@@ -138,7 +138,9 @@ def test_a_batch_of_equal_lengths_answers_as_one_by_one_and_filling_up_would_not
     waves = (waves - waves.mean(dim=1, keepdim=True)) / waves.std(dim=1, keepdim=True, unbiased=False)
     with torch.inference_mode():
         together = torch.softmax(tiny._model(waves).logits.double(), dim=1).numpy()
-        filled = torch.softmax(tiny._model(torch.nn.functional.pad(waves, (0, 4 * RATE))).logits.double(), dim=1).numpy()
+        filled = torch.softmax(
+            tiny._model(torch.nn.functional.pad(waves, (0, 4 * RATE))).logits.double(), dim=1
+        ).numpy()
     assert np.abs(together - alone).max() < 1e-3
     assert np.abs(filled - alone).max() > 1e-3  # why nothing is filled up
     assert alone.std(axis=0).max() > 1e-4
