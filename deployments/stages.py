@@ -1,7 +1,7 @@
 """The stage table: what share of a GPU and of a CPU one replica of each stage takes.
 
 The GPU shares of one replica each of all 21 analyzers add up to at most 1, so that one card holds the whole graph
-(4 heavy, 3 medium, 3 light and 4 side analyzers; the rest have no GPU code). CPU shares are small because Ray gives a
+(the cpu stage has no GPU code). CPU shares are small because Ray gives a
 replica one whole CPU unless told otherwise, and 21 of those never start on a small machine; the operating system
 shares the cores.
 """

@@ -86,7 +86,7 @@ class CameraResult(Result):
 class CameraAnalysis(Analyzer[CameraResult]):
     name = "camera_analysis"
     question = "How does the camera move, what shot size?"
-    stage: ClassVar[Stage] = "medium"
+    stage: ClassVar[Stage] = "cpu"
     result = CameraResult
     needs = Needs(view=View(RATE, short_side=180), window=64, context=LONG, depends=("cut_analysis", "eye_tracking"))
 
