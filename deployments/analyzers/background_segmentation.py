@@ -1,10 +1,12 @@
 """What is the setting behind people?
 
 Model: SegFormer-b0 on ADE20K's 150 classes (models/segformer.py), whose shares a table turns into a setting (models/ade20k.py).
-Without its weights MediaPipe's selfie segmentation from the mediapipe 0.10.14 package: people who are near against background, and
-no name for the setting; where that mask is unsure, a face of `eye_tracking` decides. In both cases a change of setting is measured on the colours and texture of what is not a person
-(models/backgrounds.py), so a person who moves or a camera that pans is no change, and a cut to another place is one.
-Looks once a second: changes and stretches are right within that. Cost, CPU-seconds per video second on one thread: selfie 0.015.
+Without its weights MediaPipe's selfie segmentation from the mediapipe 0.10.14 package: people who are near against background,
+and no name for the setting; where that mask is unsure, a face of `eye_tracking` decides. In both cases a change of setting is
+measured on the colours and texture of what is not a person (models/backgrounds.py), so a person who moves or a camera that
+pans is no change, and a cut to another place is one.
+Looks once a second: changes and stretches are right within that. Cost, CPU-seconds per video second on one thread: 0.015-0.02 with
+the person mask, 0.42 with SegFormer (random weights in the true architecture).
 SegFormer was run with random weights only, so the table is reasoned and its answers are unproven.
 """
 

@@ -3,7 +3,7 @@
 Source: openai/clip-vit-base-patch32 (MIT; arXiv 2103.00020) through transformers' CLIPModel. Pictures are prepared as CLIP's own
 processor does it (short side to 224 by antialiased bicubic, centre crop, mean and deviation), but in tensors on the device: the
 largest difference from CLIPImageProcessor is 1 of 255 steps, the mean 0.2. What lies outside the middle square of a picture is not seen.
-Cost of a picture, random weights in the true architecture: see the analyzers that use it.
+Cost of a picture on one CPU thread, random weights in the true architecture: 0.12 s.
 """
 
 from __future__ import annotations

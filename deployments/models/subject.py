@@ -40,17 +40,18 @@ def standing_out(picture: FrameArray) -> Map:
     scale = SIDE / min(height, width)
     size = (max(8, round(width * scale)), max(8, round(height * scale)))
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2Lab).astype(np.float32)
     luma = lab[..., 0]
     sharp = np.abs(luma - cv2.GaussianBlur(luma, (0, 0), 1.5))
     blurred = cv2.GaussianBlur(lab, (0, 0), 1.0).astype(np.float32)
     unlike_rim = _unlike_rim(blurred)
-    unlike_around = np.zeros_like(luma)
-    for sigma in (4.0, 9.0, 18.0):
-        around = cv2.GaussianBlur(lab, (0, 0), sigma)
-        centre = cv2.GaussianBlur(lab, (0, 0), sigma / 4)
-        unlike_around += np.linalg.norm(centre - around, axis=2)
-        unlike_around += 2 * np.abs(cv2.GaussianBlur(sharp, (0, 0), sigma / 3) - cv2.GaussianBlur(sharp, (0, 0), sigma))
+    unlike_around = _unlike_around(lab, sharp, 4.0)
+    half = (size[0] // 2, size[1] // 2)
+    coarse_lab, coarse_sharp = (
+        cv2.resize(m, half, interpolation=cv2.INTER_AREA).astype(np.float32) for m in (lab, sharp)
+    )
+    for sigma in (9.0, 18.0):
+        unlike_around += cv2.resize(_unlike_around(coarse_lab, coarse_sharp, sigma / 2), size)
     if unlike_around.max() < 1.0:  # Lab units, over three scales: nothing an eye would notice
         return np.zeros_like(luma)
     found = np.sqrt(unlike_rim * unlike_around)
@@ -58,6 +59,16 @@ def standing_out(picture: FrameArray) -> Map:
     found = np.clip(found - np.percentile(found, 20), 0, None)
     mean = float(found.mean())
     return (found / mean).astype(np.float32) if mean > 1e-6 else np.zeros_like(luma)
+
+
+def _unlike_around(lab: Map, sharp: Map, sigma: float) -> Map:
+    """How unlike its surroundings a place of about sigma pixels is, in Lab and in sharpness."""
+    import cv2
+
+    colour = np.linalg.norm(cv2.GaussianBlur(lab, (0, 0), sigma / 4) - cv2.GaussianBlur(lab, (0, 0), sigma), axis=2)
+    detail = cv2.absdiff(cv2.GaussianBlur(sharp, (0, 0), sigma / 3), cv2.GaussianBlur(sharp, (0, 0), sigma))
+    found: Map = (colour + 2 * detail).astype(np.float32)
+    return found
 
 
 def _unlike_rim(lab: Map) -> Map:
