@@ -59,8 +59,7 @@ ROWS = (
         "BSD-3-Clause", 340, ("sound_effects",),
     ),
     Weights(
-        # `main` holds a pickle only; the hub's converter put the same weights as safetensors into pull request 2 of the repository.
-        "wav2vec2-emotion", "superb/wav2vec2-base-superb-er", "refs/pr/2",
+        "wav2vec2-emotion", "superb/wav2vec2-base-superb-er", "main",
         _files("config.json", "preprocessor_config.json", "model.safetensors"),
         "Apache-2.0", 370, ("speech_emotion",),
     ),
