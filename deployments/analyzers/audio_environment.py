@@ -4,7 +4,9 @@ Method: rules over the tags of sound_effects, and where speech is all there is, 
 (models/places.py, models/acoustics.py). No model of its own.
 `studio` is dry, hushed speech: a voice-over or a booth, or a quiet room with a microphone at the mouth. `unclear` is said where
 nothing tells; open air without wind, birds or traffic has no sign of its own, so most unclear speech is that or a dry room.
-Cost on one Zen 4 core: 0.003 s per second of sound.
+Seen: espeak voices dry and in rooms of 0.5 and 0.8 s are told apart, the room's decay within 30 %; of the real clips a crowd, a
+street and two pieces of music are right, an office is told where keys are heard and unclear where somebody speaks close by.
+Cost on one Zen 4 core: 0.002-0.005 s per second of sound.
 """
 
 from __future__ import annotations

@@ -42,7 +42,9 @@ def in_room(dry: Samples, rt60: float, seed: int = 0) -> Samples:
     tail = np.random.default_rng(seed).standard_normal(n) * 10 ** (-3 * np.arange(n) / RATE / rt60)
     response = np.concatenate([np.zeros(64), tail / np.sqrt((tail**2).sum())])
     response[0] = 1.0
-    wet = np.convolve(dry, response)[: len(dry)]
+    from scipy.signal import fftconvolve
+
+    wet = fftconvolve(dry, response)[: len(dry)]
     return (0.7 * wet / np.abs(wet).max()).astype(np.float32)
 
 

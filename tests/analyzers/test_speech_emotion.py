@@ -225,5 +225,5 @@ def test_a_folder_without_its_weights_file_is_missing(tmp_path: Path, monkeypatc
     (folder / "config.json").write_text("{}")
     monkeypatch.setenv("CLIPGRAPH_WEIGHTS", str(tmp_path))
     monkeypatch.delenv("CLIPGRAPH_RANDOM_WEIGHTS", raising=False)
-    with pytest.raises(WeightsMissing, match=r"model\.safetensors"):
+    with pytest.raises(WeightsMissing, match=r"model\.(safetensors|bin)"):
         SpeechEmotion().load("cpu")
