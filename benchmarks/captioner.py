@@ -25,12 +25,12 @@ import torch
 
 from benchmarks import record
 from deployments.analyzers.blip2 import PROMPTS, SIDE
-from deployments.manifest import MANIFEST
 from deployments.models.caption_memory import memory_mib, size_of
 from deployments.models.captioner import DEFAULT, load_captioner
 from deployments.models.opt_decoder import OptDecoder
 from deployments.models.opt_layers import How
 from deployments.weights import locate
+from deployments.weights.manifest import MANIFEST
 
 CUDA = torch.cuda.is_available()
 TEXTS = list(PROMPTS["question"].values())

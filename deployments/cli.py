@@ -22,7 +22,7 @@ from rich.table import Table
 from deployments.http_api import Health, Problem
 from deployments.plan_cli import show_plan
 from deployments.report import Outcome, Report
-from deployments.weights_cli import app as weights_app
+from deployments.weights.cli import app as weights_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Analyse short videos with a Clipgraph service.")
 app.add_typer(weights_app, name="weights")

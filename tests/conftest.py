@@ -38,7 +38,7 @@ def media() -> Path:
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """CLIPGRAPH_WEIGHTS, not yet made, with empty caches; the row `tiny` is in the manifest."""
-    from deployments.manifest import MANIFEST
+    from deployments.weights.manifest import MANIFEST
     from tests import hub as fake
 
     for variable, folder in (("CLIPGRAPH_WEIGHTS", "weights"), ("CLIPGRAPH_CACHE", "cache"), ("HF_HOME", "hf")):

@@ -19,8 +19,8 @@ from deployments.analyzer import Analyzer, ClipContext, Options, Result, Upstrea
 from deployments.container import probe
 from deployments.decode import decode_audio, decode_segment
 from deployments.errors import AnalyzerError, WeightsMissing
-from deployments.manifest import MANIFEST
 from deployments.media import SEGMENT_S, Audio, Clip, ClipInfo, plan_segments, plan_views
+from deployments.weights.manifest import MANIFEST
 
 
 @cache

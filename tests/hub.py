@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
-from deployments.manifest import MANIFEST, WeightFile, Weights
+from deployments.weights.manifest import MANIFEST, WeightFile, Weights
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HUB_ID = "tests/tiny"
@@ -182,7 +182,7 @@ def serving() -> Iterator[Hub]:
 
 
 if __name__ == "__main__":
-    from deployments.weights_cli import app
+    from deployments.weights.cli import app
 
     MANIFEST["tiny"] = row()
     app(sys.argv[1:], prog_name="clipgraph weights")

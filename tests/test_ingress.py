@@ -14,10 +14,10 @@ from deployments.decoder import Decoder
 from deployments.errors import Busy, ClipgraphError, Forbidden, InvalidField, NotFound, UnknownAnalyzer
 from deployments.http_api import AnalyzeFields
 from deployments.ingress import Ingress
-from deployments.manifest import MANIFEST
 from deployments.replica import AnalyzerReplica
 from deployments.weights import WeightsCard
-from deployments.weights_pull import pull
+from deployments.weights.manifest import MANIFEST
+from deployments.weights.pull import pull
 from tests.clips import write
 from tests.hub import Hub
 from tests.test_container import moving

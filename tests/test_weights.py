@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from deployments.errors import WeightsMissing
-from deployments.manifest import MANIFEST, WeightFile, Weights
 from deployments.weights import locate_hub, state_of
-from deployments.weights_record import fault, read_record
+from deployments.weights.manifest import MANIFEST, WeightFile, Weights
+from deployments.weights.record import fault, read_record
 from tests import hub as fake
 from tests.hub import COMMIT, CONTENT, Hub
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from deployments.cli import app
-from deployments.manifest import MANIFEST
+from deployments.weights.manifest import MANIFEST
 from tests.hub import CONTENT, Hub
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from deployments.errors import WeightsMissing
-from deployments.manifest import MANIFEST
 from deployments.weights import locate_hub, state_of
-from deployments.weights_hub import PullError
-from deployments.weights_pull import pull, verify
-from deployments.weights_record import read_record
+from deployments.weights.hub import PullError
+from deployments.weights.manifest import MANIFEST
+from deployments.weights.pull import pull, verify
+from deployments.weights.record import read_record
 from tests import hub as fake
 from tests.hub import COMMIT, CONTENT, PIECE, Hub, sha256
 

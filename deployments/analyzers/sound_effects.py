@@ -7,7 +7,7 @@ onsets and the level of the sound itself, and a sound that is Animal, Dog and Ba
 Speech, singing and music are no effects: speech_transcription and audio_analysis tell them. Rooms, noise and silence are
 audio_environment's, which reads the curve of scores that goes with this answer.
 Seen with the quantised YAMNet: a real bark, horn and applause pasted into noise at -80 to -50 dBFS were found in 54 of 54 cases, their
-starts within 0.02 s, with 8 false or split events beside them; at -40 all, within 0.3 s; at -30 half. None in 634 s of espeak
+starts within 0.02 s, with 9 false or split events beside them; at -40 all, within 0.3 s; at -30 half. None in 634 s of espeak
 voices, none in 240 s of generated music. Over speech starts are off by up to 0.7 s; a sound not 10 dB louder than music is missed.
 White noise over -35 dBFS is named spray or waterfall, faint clicking mice, and keys that jingle go unnamed. AST's answers are unseen.
 Cost on one Zen 4 core: 0.005 s per second of sound (YAMNet each 0.24 s); AST on the CPU, only where YAMNet is missing, 1.3 s.

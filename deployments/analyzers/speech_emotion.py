@@ -2,7 +2,7 @@
 
 Model: wav2vec 2.0 fine-tuned for emotion, superb/wav2vec2-base-superb-er (neutral, happy, angry, sad), on the stretches where
 speech_transcription heard words; where it gave no answer, where Silero hears a voice (models/emotion.py).
-It was trained on acted English dialogues with a published accuracy of about 63 % on them: an answer about tone of voice, not about
+It was trained on acted English dialogues: an answer about tone of voice, not about
 feelings, and less sure for other languages, singing and speech over music. Its weights come from the hub only.
 Cost on one Zen 4 core: 0.11-0.22 s per second of speech, 1.1 GiB (random weights in the true architecture; real ones cost the same).
 """

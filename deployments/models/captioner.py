@@ -9,12 +9,12 @@ from typing import Any
 
 from deployments.analyzer import ModelInfo
 from deployments.errors import AnalyzerError, WeightsMissing
-from deployments.manifest import MANIFEST, Weights
 from deployments.models.caption_memory import Precision, choose_precision, size_of
 from deployments.models.captioners import Captioner, FastBlip2, Plain
 from deployments.models.opt_layers import How, can_decode
 from deployments.models.pretrained import load_pretrained
 from deployments.weights import Located, hub_snapshot, locate, locate_hub, random_allowed
+from deployments.weights.manifest import MANIFEST, Weights
 
 DEFAULT = "blip2-opt-2.7b"
 SMALL = "Salesforce/blip-image-captioning-base"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from deployments.analyzer import ModelInfo
 from deployments.errors import AnalyzerError, WeightsMissing
-from deployments.manifest import MANIFEST
 from deployments.models.detections import Detector
 from deployments.weights import Located, locate, locate_hub, pull_command, random_allowed
+from deployments.weights.manifest import MANIFEST
 
 ROWS = {"cuda": ("yolov8x", "yolov8n"), "cpu": ("yolov8n",)}
 FILES = {"yolov8n_full_integer_quant_416.tflite": "YOLOv8n int8", "yolox_nano.onnx": "YOLOX-nano"}

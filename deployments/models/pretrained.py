@@ -14,8 +14,8 @@ from typing import Any
 
 from deployments.analyzer import ModelInfo
 from deployments.errors import WeightsMissing
-from deployments.manifest import MANIFEST
 from deployments.weights import locate, locate_hub, pull_command, random_allowed
+from deployments.weights.manifest import MANIFEST
 
 log = logging.getLogger("clipgraph.pretrained")
 

@@ -19,11 +19,11 @@ import numpy as np
 
 from deployments.analyzer import ModelInfo
 from deployments.errors import AnalyzerError, WeightsMissing
-from deployments.manifest import MANIFEST
 from deployments.media import AUDIO_RATE
 from deployments.models.voice import Samples, Span, Spoken, settle, to_hear, voiced
 from deployments.weights import Located, cache_dir, locate, locate_hub, package_dir, package_version
-from deployments.weights_record import read_record
+from deployments.weights.manifest import MANIFEST
+from deployments.weights.record import read_record
 
 Language = Literal[
     "af", "am", "ar", "as", "az", "ba", "be", "bg", "bn", "bo", "br", "bs", "ca", "cs", "cy", "da", "de", "el", "en",

@@ -22,12 +22,12 @@ from deployments.analyzers.speech_transcription import (
     summary_of,
 )
 from deployments.errors import WeightsMissing
-from deployments.manifest import MANIFEST
 from deployments.media import AUDIO_RATE, Audio
 from deployments.models import whisper
 from deployments.models.pitch import pitches
 from deployments.models.voice import Spoken, settle, stretches, to_hear
-from deployments.weights_record import FileRecord, Record, write_record
+from deployments.weights.manifest import MANIFEST
+from deployments.weights.record import FileRecord, Record, write_record
 from tests.clips import draw, sound, write
 from tests.harness import answer, loaded
 from tests.test_contract import audio_of, clip_of

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from deployments.errors import AnalyzerError, WeightsMissing
-from deployments.manifest import MANIFEST
 from deployments.models import captioner as module
 from deployments.models.captioner import DEFAULT, load_captioner
 from deployments.models.captioners import FastBlip2, Plain, vision_once
 from deployments.models.opt_decoder import OptDecoder, bucket
 from deployments.models.opt_layers import How, can_decode
+from deployments.weights.manifest import MANIFEST
 from tests.tiny import blip2_opt_2_7b as tiny
 
 PROMPTS = ("a photo of", "Question: what objects are in the picture? Answer:", "Question: mood? Answer:", "x")

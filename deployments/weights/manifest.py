@@ -5,7 +5,7 @@ licence of the weights, and the memory they take once loaded.
 
 Sizes and hashes were written on a machine without the hub: each is what public repositories that pin the same revision
 say of it, never guessed. A comment over each row says how many projects were seen to agree, and what is not known. A size or hash that is None, and a revision that is "main", are resolved by `clipgraph weights pull` once and kept
-in the record beside the files (deployments/weights_record.py).
+in the record beside the files (deployments/weights/record.py).
 """
 
 from __future__ import annotations

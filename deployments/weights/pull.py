@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.manifest import MANIFEST, Weights
 from deployments.weights import cache_dir, loadable, state_of
-from deployments.weights_hub import Hub, PullError, Step, Wanted
-from deployments.weights_record import (
+from deployments.weights.hub import Hub, PullError, Step, Wanted
+from deployments.weights.manifest import MANIFEST, Weights
+from deployments.weights.record import (
     Record,
     fault,
     known,

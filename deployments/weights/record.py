@@ -16,8 +16,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from deployments.manifest import Weights
 from deployments.media import Model
+from deployments.weights.manifest import Weights
 
 NAME = ".clipgraph.json"
 CHUNK_BYTES = 4 * 1024 * 1024

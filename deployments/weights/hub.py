@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deployments.manifest import Weights
-from deployments.weights_record import git_blob_id, sha256_of
+from deployments.weights.manifest import Weights
+from deployments.weights.record import git_blob_id, sha256_of
 
 API_TIMEOUT_S = 30.0
 

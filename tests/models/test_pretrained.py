@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from deployments.manifest import MANIFEST, WeightFile, Weights
 from deployments.models.pretrained import load_pretrained
+from deployments.weights.manifest import MANIFEST, WeightFile, Weights
 
 
 class Evil:

@@ -18,9 +18,9 @@ from pydantic import Field
 
 from deployments.analyzer import ModelInfo, Source
 from deployments.errors import WeightsMissing
-from deployments.manifest import MANIFEST, Weights
 from deployments.media import Model
-from deployments.weights_record import fault, read_record, tells_its_end
+from deployments.weights.manifest import MANIFEST, Weights
+from deployments.weights.record import fault, read_record, tells_its_end
 
 log = logging.getLogger("clipgraph.weights")
 
@@ -116,8 +116,8 @@ def locate_hub(name: str) -> Located:
     """
     state = state_of(name)
     if state.problem and os.environ.get("CLIPGRAPH_PULL") == "1":
-        from deployments.weights_hub import PullError
-        from deployments.weights_pull import pull
+        from deployments.weights.hub import PullError
+        from deployments.weights.pull import pull
 
         try:
             pull(name, say=log.info)

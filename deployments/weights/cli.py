@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from deployments.manifest import MANIFEST, Weights
 from deployments.weights import State, state_of
-from deployments.weights_hub import PullError, Step
-from deployments.weights_pull import pull, target_dir, verify
+from deployments.weights.hub import PullError, Step
+from deployments.weights.manifest import MANIFEST, Weights
+from deployments.weights.pull import pull, target_dir, verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
