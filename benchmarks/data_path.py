@@ -12,19 +12,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
-
+from benchmarks.clips import moving_photo
 from benchmarks.record import write
 from deployments.analyzer import Analyzer, ClipContext, ModelInfo, Result, Window, discover
-from tests.clips import draw, sound
-from tests.clips.write import write as write_clip
-
-PIECE_S = 10
 
 
 class NoOp(Analyzer[Result]):
@@ -40,43 +34,6 @@ class NoOp(Analyzer[Result]):
 
     def summarize(self, outputs: Sequence[Any], clip: ClipContext) -> Result:
         return Result(segments=(), notes=(f"{len(outputs)} outputs",))
-
-
-def long_clip(path: Path, seconds: int) -> Path:
-    """A clip of so many seconds: ten encoded seconds, their packets repeated with later times."""
-    picture = draw.fit(draw.photo("coffee"), 1400, 2200)
-
-    def frames() -> Iterator[draw.Picture]:
-        for k in range(PIECE_S * 30):
-            yield draw.camera(picture, 1080, 1920, x=100 * np.sin(k / 40), y=60 * np.cos(k / 50))
-
-    piece = write_clip(
-        path.with_name("piece.mp4"),
-        frames(),
-        30.0,
-        sound.beat(120, PIECE_S),
-        keyframe_every=60,
-        options={"crf": "26", "preset": "ultrafast", "bf": "0"},
-    )
-    with av.open(str(path), "w") as out:
-        streams: dict[int, Any] = {}
-        last: dict[int, int] = {}
-        for turn in range(seconds // PIECE_S):
-            with av.open(str(piece)) as source:
-                for stream in source.streams:
-                    if stream.index not in streams:
-                        streams[stream.index] = out.add_stream_from_template(stream)
-                for packet in source.demux():
-                    if packet.dts is None or packet.time_base is None:
-                        continue
-                    index, at = packet.stream.index, packet.dts + round(turn * PIECE_S / packet.time_base)
-                    if at <= last.get(index, -(2**62)):
-                        continue  # the encoder's padding at a joint
-                    packet.pts = last[index] = at
-                    packet.dts = at
-                    packet.stream = streams[index]
-                    out.mux(packet)
-    return path
 
 
 class StorePeak(threading.Thread):
@@ -126,7 +83,7 @@ def main() -> None:
         .bind()
     )
     with tempfile.TemporaryDirectory() as folder:
-        clip = long_clip(Path(folder) / "long.mp4", seconds)
+        clip = moving_photo(Path(folder) / "long.mp4", seconds)
         app = (
             deployment(Bench, "ingress", SUPPORT, "cpu")
             .options(user_config={"time_limit_s": 3600})

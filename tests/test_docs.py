@@ -39,7 +39,8 @@ def test_commands_exist(line: str) -> None:
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", MAKEFILE, re.MULTILINE)
     elif words[0] == "clipgraph":
-        result = CliRunner().invoke(app, [words[1], "--help"])
+        command = words[1:3] if words[1] == "weights" else words[1:2]
+        result = CliRunner().invoke(app, [*command, "--help"])
         assert result.exit_code == 0
         for option in (w for w in words if w.startswith("--")):
             assert option in result.output
