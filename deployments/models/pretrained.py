@@ -72,13 +72,16 @@ def _random(
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype or torch.float32)
     try:
-        with torch.device("cpu" if kwargs else device):
+        with torch.device(device):
             model = cls(made)
     finally:
         torch.set_default_dtype(default)
     if kwargs:  # quantisation happens while loading, so there must be files to load
         with tempfile.TemporaryDirectory() as files:
             model.save_pretrained(files)
+            del model
+            if device == "cuda":
+                torch.cuda.empty_cache()
             model = cls.from_pretrained(files, dtype=dtype, local_files_only=True, device_map=device, **kwargs)
     info = ModelInfo(name=MANIFEST[name].hub_id, source="random", detail="random weights in the true architecture")
     return model.eval(), info, folder
