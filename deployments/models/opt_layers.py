@@ -16,7 +16,8 @@ Op = Callable[[Any], Any]
 class How:
     """Which of the means above are used; all by default. For benchmarks, and for layers that cannot.
 
-    fused: one product for query, key and value. graphs: a step is a CUDA graph. kernels: those of opt_kernels.py.
+    fused: one product for query, key and value. graphs: a step is a CUDA graph, and
+    so are the tower and the prefill of small batches. kernels: those of opt_kernels.py.
     compiled: torch.compile on a step, without those kernels.
     """
 
@@ -24,6 +25,32 @@ class How:
     graphs: bool = True
     kernels: bool = True
     compiled: bool = False
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A set of prompts behind the visual tokens, packed in one sequence. tokens: (total,). mask: (queries + total, same), True
+    where a token sees another. position: (queries + total,). lengths: (prompts,). last: (prompts,), where a prompt ends."""
+
+    prompts: tuple[tuple[int, ...], ...]
+    tokens: Any
+    mask: Any
+    position: Any
+    lengths: Any
+    last: Any
+
+
+def asked_of(prompts: tuple[tuple[int, ...], ...], queries: int, device: Any) -> Asked:
+    import torch
+
+    places = [(p, i) for p, prompt in enumerate(prompts) for i in range(len(prompt))]
+    branch = torch.tensor([-1] * queries + [p for p, _ in places], device=device)
+    position = torch.tensor([*range(queries), *(queries + i for _, i in places)], device=device)
+    # A token sees the visual tokens and its own prompt, up to itself.
+    mask = ((branch[None] == -1) | (branch[None] == branch[:, None])) & (position[None] <= position[:, None])
+    tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    return Asked(prompts, tokens, mask, position, lengths, queries - 1 + lengths.cumsum(0))
 
 
 @dataclass(frozen=True)
