@@ -14,7 +14,7 @@ from deployments.analyzer import ModelInfo
 from deployments.media import FrameArray
 from deployments.models.caption_memory import GRAPH_FRAMES, MIB, choose_frames, room_mib, size_of
 from deployments.models.opt_decoder import OptDecoder, bucket
-from deployments.models.opt_layers import How
+from deployments.models.opt_layers import How, norm_of
 
 MOST_FRAMES = 120  # at once on a GPU: all that a clip ever has
 CPU_FRAMES = 4
@@ -94,7 +94,8 @@ class FastBlip2:
         import numpy as np
         import torch
 
-        if self.device.type == "cpu" or pixels.shape[1:3] != (self.side, self.side):
+        fits = pixels.shape[1:3] == (self.side, self.side) and len(pixels) <= self.max_frames
+        if self.device.type == "cpu" or not fits:
             return torch.from_numpy(np.array(pixels)).to(self.device)
         if self._staged is None:
             self._staged = torch.empty((self.max_frames, self.side, self.side, 3), dtype=torch.uint8, pin_memory=True)
@@ -103,7 +104,7 @@ class FastBlip2:
         staged = self._staged[: len(pixels)]
         np.copyto(staged.numpy(), pixels)
         frames = staged.to(self.device, non_blocking=True)
-        self._sent.record()  # type: ignore[no-untyped-call]
+        self._sent.record()
         return frames
 
     def normalised(self, frames: Any) -> Any:
@@ -120,11 +121,24 @@ class FastBlip2:
         import torch
 
         with torch.inference_mode():
-            seen = self.net.vision_model(self.normalised(frames)).last_hidden_state
+            x = self.normalised(frames)
+            seen = self.tower(x) if self.decoder.kernels else self.net.vision_model(x).last_hidden_state
             query = self.net.query_tokens.expand(len(seen), -1, -1)
             # Without a mask everything is seen; one of ones would be looked at on the host, which a capture forbids.
             asked = self.net.qformer(query_embeds=query, encoder_hidden_states=seen)
             return self.net.language_projection(asked.last_hidden_state.to(seen.dtype)).to(self.dtype)
+
+    def tower(self, pixel_values: Any) -> Any:
+        """The vision model's last hidden state, an addition and the norm after it in one kernel: 14 % of its time were theirs."""
+        vision = self.net.vision_model
+        embedded = vision.embeddings(pixel_values)
+        x, y, add_norm = embedded.flatten(0, 1).contiguous(), None, self.decoder.add_norm
+        for layer in vision.encoder.layers:
+            x, h = add_norm(x, y, norm_of(layer.layer_norm1))
+            mixed = layer.self_attn(hidden_states=h.view_as(embedded))[0]
+            x, h = add_norm(x, mixed.reshape(x.shape), norm_of(layer.layer_norm2))
+            y = layer.mlp(h)
+        return add_norm(x, y, norm_of(vision.post_layernorm))[1].view_as(embedded)
 
     def look(self, pixels: FrameArray) -> Any:
         """visual() of the frames, as a graph for a small batch. Holds until the next call."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from deployments.models.caption_memory import GRAPH_FRAMES
 from deployments.models.cuda_graphs import Graphs
-from deployments.models.opt_layers import Asked, How, asked_of, attend_plain, has_triton, layer_of
+from deployments.models.opt_layers import Asked, How, Norm, asked_of, attend_plain, has_triton, layer_of, norm_of
 
 ASK_EVERY = 8  # steps between two questions whether all rows are done: a question waits for the device, about 20 us
 # Room at first: a clip of a minute; 1.3 GiB of keys and values for BLIP-2 in 16 bits, 8 GiB for 120 frames.
@@ -50,8 +50,7 @@ class OptDecoder:
         self.embed, self.positions = decoder.embed_tokens, decoder.embed_positions.weight.data
         self.device, self.dtype = self.embed.weight.device, self.embed.weight.dtype
         cuda = self.device.type == "cuda"
-        self.norm = (decoder.final_layer_norm.weight.data, decoder.final_layer_norm.bias.data)
-        self.eps = decoder.final_layer_norm.eps
+        self.norm = norm_of(decoder.final_layer_norm)
         self.head = language_model.lm_head
         with torch.no_grad():
             self.layers = [layer_of(module, how.fused) for module in decoder.layers]
@@ -208,20 +207,21 @@ class OptDecoder:
         """(n, width) embeddings through all layers. attend: layer and its query-key-value rows -> mixed values."""
         y = None
         for i, layer in enumerate(self.layers):
-            x, h = self._add_norm(x, y, layer.norm1)
-            x, h = self._add_norm(x, layer.out(attend(i, layer.qkv(h))), layer.norm2)
+            x, h = self.add_norm(x, y, layer.norm1)
+            x, h = self.add_norm(x, layer.out(attend(i, layer.qkv(h))), layer.norm2)
             y = layer.fc2(layer.fc1(h))
-        return self._add_norm(x, y, self.norm)[1]
+        return self.add_norm(x, y, self.norm)[1]
 
-    def _add_norm(self, x: Any, y: Any, norm: tuple[Any, Any]) -> tuple[Any, Any]:
+    def add_norm(self, x: Any, y: Any, norm: Norm) -> tuple[Any, Any]:
+        """(x + y, its normalisation); x, of (n, width), may be overwritten, and y be None."""
         if self.kernels:
             from deployments.models.opt_kernels import add_norm
 
-            return add_norm(x, y, *norm, self.eps)
+            return add_norm(x, y, *norm)
         import torch
 
         x = x if y is None else x + y
-        return x, torch.nn.functional.layer_norm(x, (x.shape[-1],), *norm, self.eps)
+        return x, torch.nn.functional.layer_norm(x, (x.shape[-1],), *norm)
 
     def step_of(self, frames: int, prompts: int) -> Callable[[], None]:
         """One step of so many rows, captured where there are graphs. Overwrites the state."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Op = Callable[[Any], Any]
+Norm = tuple[Any, Any, float]  # weight, bias, epsilon
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,12 @@ def asked_of(prompts: tuple[tuple[int, ...], ...], queries: int, device: Any) ->
 
 @dataclass(frozen=True)
 class Layer:
-    """One decoder layer as functions of (n, width) tensors. norm1, norm2: weight and bias."""
+    """One decoder layer as functions of (n, width) tensors."""
 
-    norm1: tuple[Any, Any]
+    norm1: Norm
     qkv: Op
     out: Op
-    norm2: tuple[Any, Any]
+    norm2: Norm
     fc1: Op  # with its activation
     fc2: Op
 
@@ -106,12 +107,12 @@ def layer_of(module: Any, fused: bool) -> Layer:
             return torch._addmm_activation(module.fc1.bias, x, module.fc1.weight.t())
         return torch.relu(module.fc1(x))
 
-    def norm(m: Any) -> tuple[Any, Any]:
-        return m.weight.data, m.bias.data
+    norms = norm_of(module.self_attn_layer_norm), norm_of(module.final_layer_norm)
+    return Layer(norms[0], qkv, attention.out_proj, norms[1], fc1, module.fc2)
 
-    return Layer(
-        norm(module.self_attn_layer_norm), qkv, attention.out_proj, norm(module.final_layer_norm), fc1, module.fc2
-    )
+
+def norm_of(module: Any) -> Norm:
+    return module.weight.data, module.bias.data, module.eps
 
 
 def attend_plain(qkv: Any, prefix: Any, own: Any, at: Any, slots: Any, scale: float) -> Any:

@@ -209,6 +209,7 @@ def test_what_a_graph_holds_asks_nothing_of_the_host(fast: FastBlip2) -> None:
     with torch.inference_mode():
         with Forbid():
             visual = fast.visual(frames)
+            fast.tower(fast.normalised(frames))
             decoder._prefill(visual, asked)
         first = decoder._token[:8].tolist()
         decoder._count.zero_()
@@ -219,6 +220,14 @@ def test_what_a_graph_holds_asks_nothing_of_the_host(fast: FastBlip2) -> None:
         with pytest.raises(AssertionError), Forbid():
             torch.tensor([1, 2])
     assert first == [row[0] for frame in expected for row in frame]
+
+
+def test_the_tower_is_the_library_s(fast: FastBlip2) -> None:
+    import torch
+
+    with torch.inference_mode():
+        given = fast.normalised(fast.sent(pictures(3)))
+        assert torch.allclose(fast.tower(given), fast.net.vision_model(given).last_hidden_state, atol=1e-5)
 
 
 def test_without_graphs_the_work_itself_is_given() -> None:
