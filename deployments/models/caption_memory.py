@@ -13,8 +13,8 @@ Precision = Literal["auto", "bf16", "fp16", "fp32", "int8", "nf4"]
 BYTES: dict[str, float] = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1, "nf4": 0.5625}
 MIB = 2**20
 CONTEXT_MIB = 900.0  # CUDA context, the workspaces of cuBLAS, captured graphs; computed, not measured
-# Up to so many frames the image tower and the prefill are CUDA graphs, whose memory is kept: launching them takes 25 and 17 ms,
-# as long as computing about 25 frames on an H100. Above, nothing waits for a launch.
+# Up to so many frames the image tower and the prefill are CUDA graphs, whose memory is kept. Launching them takes about 17 and
+# 13 ms (5 frames on an H100), as long as computing some 20 frames; above, a batch filled up to its bucket would cost more.
 GRAPH_FRAMES = 40
 FEWEST_FRAMES = 8  # a precision that leaves room for fewer frames than this at once is not chosen
 
