@@ -50,17 +50,9 @@ PROMPTS: dict[Wording, dict[Aspect, str]] = {
         "mood": "What is the mood of the picture? Answer in a few words.",
     },
 }
-WARM_FRAMES = (
-    1,
-    2,
-    4,
-    6,
-    8,
-    12,
-    16,
-    20,
-    40,
-)  # batches whose steps are captured while loading: clips of up to two minutes
+# Batches captured while loading: clips of up to two minutes. The largest first: the caches then stay where they are, and
+# the smaller ones find room in the memory it has taken.
+WARM_FRAMES = (40, 20, 16, 12, 8, 6, 4, 2, 1)
 
 Said = tuple[tuple[Aspect, str], ...]  # what the model answered about a frame, uncleaned
 

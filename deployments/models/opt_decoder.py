@@ -3,7 +3,7 @@
 What makes it faster than `generate`: a frame's visual tokens go through the model once for all its prompts, and their keys
 and values are kept once (a frame's prompts are branches of one tree: packed in one sequence, masked from each other); query,
 key and value are one product; the cache never grows or moves, so a step is one CUDA graph; finished rows are frozen on the
-device, which is asked only every few steps whether all are.
+device, which is asked only every few steps whether all are. The prefill of a small batch is a graph as well.
 Positions are those of an unpadded prompt: nothing is padded, a row writes its own place in its cache and looks at nothing
 past it. So the tokens are those of plain greedy `generate` on each frame and prompt alone.
 Source: transformers' modeling_opt.py and modeling_blip_2.py for the arithmetic; the rest is ours.
@@ -11,18 +11,16 @@ Source: transformers' modeling_opt.py and modeling_blip_2.py for the arithmetic;
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from deployments.models.opt_layers import How, attend_plain, has_triton, layer_of
-
-log = logging.getLogger("clipgraph.captioner")
+from deployments.models.caption_memory import GRAPH_FRAMES
+from deployments.models.cuda_graphs import Graphs
+from deployments.models.opt_layers import Asked, How, Norm, asked_of, attend_plain, has_triton, layer_of, norm_of
 
 ASK_EVERY = 8  # steps between two questions whether all rows are done: a question waits for the device, about 20 us
-FIRST_FRAMES = (
-    20  # room at first: a clip of a minute; 1.3 GiB of keys and values for BLIP-2 in 16 bits, 8 GiB for 120 frames
-)
+# Room at first: a clip of a minute; 1.3 GiB of keys and values for BLIP-2 in 16 bits, 8 GiB for 120 frames.
+FIRST_FRAMES = 20
 POSITION_OFFSET = 2  # OPT's table of positions begins with two unused rows
 
 
@@ -52,8 +50,7 @@ class OptDecoder:
         self.embed, self.positions = decoder.embed_tokens, decoder.embed_positions.weight.data
         self.device, self.dtype = self.embed.weight.device, self.embed.weight.dtype
         cuda = self.device.type == "cuda"
-        self.norm = (decoder.final_layer_norm.weight.data, decoder.final_layer_norm.bias.data)
-        self.eps = decoder.final_layer_norm.eps
+        self.norm = norm_of(decoder.final_layer_norm)
         self.head = language_model.lm_head
         with torch.no_grad():
             self.layers = [layer_of(module, how.fused) for module in decoder.layers]
@@ -62,7 +59,7 @@ class OptDecoder:
         self.scale = self.dim**-0.5
         self.queries, self.max_frames, self.max_new_tokens = queries, max_frames, max_new_tokens
         self.kernels = how.kernels and cuda and not how.compiled and has_triton()
-        self.graphs = how.graphs and cuda
+        self.graphs = Graphs(how.graphs and cuda)
         self.step: Callable[[int, int], None] = self._step
         if how.compiled:
             self.step = torch.compile(self._step, mode="max-autotune-no-cudagraphs", dynamic=False)
@@ -73,8 +70,7 @@ class OptDecoder:
             self.pad = torch.tensor(generation.pad_token_id or 0, device=self.device)
         self.max_prompts, self.length = max_prompts, -(-(longest_prompt + max_new_tokens) // 8) * 8
         self.held = 0  # frames the caches have room for
-        self._captured: dict[tuple[int, int], Any] = {}
-        self._pool: Any = None
+        self._asked: dict[tuple[tuple[int, ...], ...], Asked] = {}
         self._prefix: Any = None
         self._own: Any = None
 
@@ -83,7 +79,7 @@ class OptDecoder:
         """MiB of keys and values held now."""
         return float(self._prefix.nbytes + self._own.nbytes) / 2**20 if self.held else 0.0
 
-    def _reserve(self, frames: int) -> None:
+    def reserve(self, frames: int) -> None:
         """Room for so many frames. It doubles when it must grow and never shrinks; what was captured has moved then."""
         import torch
 
@@ -93,14 +89,17 @@ class OptDecoder:
         while wanted < frames:
             wanted *= 2
         wanted = min(wanted, self.max_frames)
-        self._captured.clear()
-        self._pool, self.held, self._prefix, self._own = None, 0, None, None
+        self.graphs.clear()
+        self.held, self._prefix, self._own = 0, None, None
         rows, layers, device = wanted * self.max_prompts, len(self.layers), self.device
         # Zeros, not what lay there: a masked weight of 0 times a leftover NaN would be NaN.
         self._prefix = torch.zeros(
             (layers, 2, wanted, self.heads, self.queries, self.dim), dtype=self.dtype, device=device
         )
         self._own = torch.zeros((layers, 2, rows, self.heads, self.length, self.dim), dtype=self.dtype, device=device)
+        self._visual = torch.zeros(
+            (min(wanted, GRAPH_FRAMES), self.queries, self.heads * self.dim), dtype=self.dtype, device=device
+        )
         self._slots = torch.arange(self.length, device=device)
         self._token = torch.zeros(rows, dtype=torch.long, device=device)
         self._at = torch.zeros(rows, dtype=torch.long, device=device)
@@ -116,63 +115,66 @@ class OptDecoder:
         with torch.inference_mode():
             frames = visual.shape[0]
             filled = bucket(frames, self.max_frames)
-            graph = self._graph(filled, len(prompts))
+            step = self.step_of(filled, len(prompts))
             self.prefill(visual, prompts, filled)
-            self.run(filled, len(prompts), graph)
+            self.run(filled * len(prompts), step)
             rows = self._out[: frames * len(prompts)].tolist()
         ends = set(self.eos.tolist())
         cut = [row[: next((i + 1 for i, token in enumerate(row) if token in ends), len(row))] for row in rows]
         return [cut[i : i + len(prompts)] for i in range(0, len(cut), len(prompts))]
 
-    def run(self, frames: int, prompts: int, graph: Any) -> None:
+    def run(self, rows: int, step: Callable[[], None]) -> None:
         """All steps after the first token, or fewer when every row is done."""
-        for step in range(1, self.max_new_tokens):
-            if step % ASK_EVERY == 1 and bool(self._done[: frames * prompts].all()):
-                self._out[: frames * prompts, step:] = self.pad
+        for number in range(1, self.max_new_tokens):
+            if number % ASK_EVERY == 1 and bool(self._done[:rows].all()):
+                self._out[:rows, number:] = self.pad
                 return
-            if graph is None:
-                self.step(frames, prompts)
-            else:
-                graph.replay()
+            step()
 
     def prefill(self, visual: Any, prompts: Sequence[Sequence[int]], filled: int) -> None:
         """Fill the caches of every frame and prompt in one pass and choose the first tokens."""
+        self.reserve(filled)
+        key = tuple(map(tuple, prompts))
+        if key not in self._asked:
+            self._asked[key] = asked_of(key, self.queries, self.device)
+        asked = self._asked[key]
+        frames = visual.shape[0]
+        if self.graphs.on and filled <= GRAPH_FRAMES:
+            self._visual[:frames] = visual
+            self.graphs.of(("prefill", filled, key), lambda: self._prefill(self._visual[:filled], asked))()
+        else:
+            self._prefill(visual.to(self.dtype), asked)
+        rows, all_rows = frames * len(prompts), filled * len(prompts)
+        self._done.fill_(True)
+        self._done[:rows] = False
+        self._at[:all_rows] = asked.lengths.repeat(filled)
+        self._count.zero_()
+        self._keep(all_rows, self._token[:all_rows].clone())
+
+    def _prefill(self, visual: Any, asked: Asked) -> None:
+        """The part of it that asks nothing of the host: caches and first tokens, from the visual tokens."""
         import torch
         from torch.nn.functional import scaled_dot_product_attention
 
-        self._reserve(filled)
-        device, frames = self.device, visual.shape[0]
-        size, total = self.queries, sum(map(len, prompts))
-        places = [(p, i) for p, prompt in enumerate(prompts) for i in range(len(prompt))]
-        branch = torch.tensor([-1] * size + [p for p, _ in places], device=device)
-        position = torch.tensor([*range(size), *(size + i for _, i in places)], device=device)
-        # A token sees the visual tokens and its own prompt, up to itself.
-        mask = ((branch[None] == -1) | (branch[None] == branch[:, None])) & (position[None] <= position[:, None])
-        words = self.embed(torch.tensor([token for prompt in prompts for token in prompt], device=device))
-        x = torch.cat([visual.to(self.dtype), words.expand(frames, -1, -1)], 1)
-        x = x + self.positions[position + POSITION_OFFSET]
-        own_row, own_place = branch[size:], position[size:] - size
+        frames, size, total = visual.shape[0], self.queries, len(asked.tokens)
+        prompts = len(asked.prompts)
+        x = torch.cat([visual, self.embed(asked.tokens).expand(frames, -1, -1)], 1)
+        x = x + self.positions[asked.position + POSITION_OFFSET]
 
         def attend(i: int, qkv: Any) -> Any:
             q, k, v = qkv.view(frames, size + total, 3, self.heads, self.dim).permute(2, 0, 3, 1, 4)
             for part, kept in enumerate((k, v)):
                 self._prefix[i, part, :frames] = kept[:, :, :size]
-                own = self._own[i, part, : frames * len(prompts)].view(frames, len(prompts), self.heads, -1, self.dim)
-                own[:, own_row, :, own_place] = kept[:, :, size:].permute(2, 0, 1, 3)
-            mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+                own = self._own[i, part, : frames * prompts].view(frames, prompts, self.heads, -1, self.dim)
+                since = size
+                for p, prompt in enumerate(asked.prompts):
+                    own[:, p, :, : len(prompt)] = kept[:, :, since : since + len(prompt)]
+                    since += len(prompt)
+            mixed = scaled_dot_product_attention(q, k, v, attn_mask=asked.mask, scale=self.scale)
             return mixed.transpose(1, 2).reshape(-1, self.heads * self.dim)
 
         hidden = self._through(x.flatten(0, 1).contiguous(), attend).view(frames, size + total, -1)
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        first = self.head(hidden[:, size - 1 + lengths.cumsum(0)].flatten(0, 1)).argmax(-1)
-        rows = frames * len(prompts)
-        self._done.fill_(True)
-        self._done[:rows] = False
-        self._at[: filled * len(prompts)] = lengths.repeat(filled)
-        self._count.zero_()
-        self._token.fill_(self.pad)
-        self._token[:rows] = first
-        self._keep(filled * len(prompts), self._token[: filled * len(prompts)].clone())
+        self._token[: frames * prompts] = self.head(hidden[:, asked.last].flatten(0, 1)).argmax(-1)
 
     def _keep(self, rows: int, chosen: Any) -> None:
         """Note the chosen tokens; a row that had ended gets padding."""
@@ -205,49 +207,27 @@ class OptDecoder:
         """(n, width) embeddings through all layers. attend: layer and its query-key-value rows -> mixed values."""
         y = None
         for i, layer in enumerate(self.layers):
-            x, h = self._add_norm(x, y, layer.norm1)
-            x, h = self._add_norm(x, layer.out(attend(i, layer.qkv(h))), layer.norm2)
+            x, h = self.add_norm(x, y, layer.norm1)
+            x, h = self.add_norm(x, layer.out(attend(i, layer.qkv(h))), layer.norm2)
             y = layer.fc2(layer.fc1(h))
-        return self._add_norm(x, y, self.norm)[1]
+        return self.add_norm(x, y, self.norm)[1]
 
-    def _add_norm(self, x: Any, y: Any, norm: tuple[Any, Any]) -> tuple[Any, Any]:
+    def add_norm(self, x: Any, y: Any, norm: Norm) -> tuple[Any, Any]:
+        """(x + y, its normalisation); x, of (n, width), may be overwritten, and y be None."""
         if self.kernels:
             from deployments.models.opt_kernels import add_norm
 
-            return add_norm(x, y, *norm, self.eps)
+            return add_norm(x, y, *norm)
         import torch
 
         x = x if y is None else x + y
-        return x, torch.nn.functional.layer_norm(x, (x.shape[-1],), *norm, self.eps)
+        return x, torch.nn.functional.layer_norm(x, (x.shape[-1],), *norm)
 
-    def _graph(self, frames: int, prompts: int) -> Any:
-        """The captured step for so many rows, or None where steps run one by one. Overwrites the state."""
-        import torch
-
-        self._reserve(frames)
-        if not self.graphs or (frames, prompts) in self._captured:
-            return self._captured.get((frames, prompts))
+    def step_of(self, frames: int, prompts: int) -> Callable[[], None]:
+        """One step of so many rows, captured where there are graphs. Overwrites the state."""
+        self.reserve(frames)
         self._at.zero_()
         self._count.zero_()
-        graph = torch.cuda.CUDAGraph()
-        try:
-            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):  # what is compiled or allocated once must be so before the capture
-                for _ in range(2):
-                    self._count.zero_()
-                    self.step(frames, prompts)
-            torch.cuda.current_stream().wait_stream(side)
-            self._count.zero_()
-            self._pool = self._pool or torch.cuda.graph_pool_handle()
-            # Another thread may ask the device for its health meanwhile, which must not end the capture.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                self.step(frames, prompts)
-        except RuntimeError as error:
-            if "out of memory" in str(error):
-                raise
-            log.warning("no CUDA graph", extra={"reason": str(error).splitlines()[0]})
-            self.graphs = False
-            return None
-        self._captured[frames, prompts] = graph
-        return graph
+        # The lone token of the shortest captions is the prefill's, and there is no room to try a step.
+        graphs = self.graphs if self.max_new_tokens > 1 else Graphs(False)
+        return graphs.of(("step", frames, prompts), lambda: self.step(frames, prompts))

@@ -1,7 +1,7 @@
-"""Two Triton kernels for one decoding step: residual addition with layer normalisation, and attention over a shared prefix.
+"""Triton kernels for one decoding step: residual addition with layer normalisation, and attention over a shared prefix.
 
 Imported only where there is a GPU. A step of OPT-2.7b is bound by reading the weights once; every other kernel between the
-matrix products is a launch and a trip to memory. These two replace about ten per layer.
+matrix products is a launch and a trip to memory. These replace about ten per layer.
 Source: ours; the running softmax is that of Milakov and Gimelshein 2018.
 """
 
@@ -9,15 +9,33 @@ Source: ours; the running softmax is that of Milakov and Gimelshein 2018.
 # ruff: noqa: ANN001, ANN202
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import triton
 import triton.language as tl
 
-BLOCK, WARPS = (
-    32,
-    4,
-)  # of attention: 16-byte loads, 64 registers and no spill on sm_90; benchmarks/captioner.py tries others
+
+@dataclass(frozen=True)
+class Attention:
+    """How attention is cut into programs; benchmarks/captioner.py (kernels) measures others.
+
+    by_frame: a program serves a frame's rows together on the tensor cores, or one row alone. block: positions a turn; one turn
+    for all of them when it is large enough. stages: turns whose loads are under way, by frame. split: the width of a head in
+    two tiles (80 = 64 + 16) instead of one of the next power of two (128), by row; the tensor cores waste nothing worth it.
+    """
+
+    by_frame: bool
+    block: int
+    warps: int
+    stages: int = 1
+    split: bool = False
+
+
+# Compiled for sm_90: 128 and 124 registers, no spill, 16-byte loads; by time on an H100: not measured yet.
+BY_FRAME = Attention(by_frame=True, block=64, warps=4, stages=2)
+BY_ROW = Attention(by_frame=False, block=128, warps=4)
+CHOSEN = BY_FRAME
 
 
 @triton.jit
@@ -41,56 +59,118 @@ def _add_norm(x, y, weight, bias, out, columns, eps, ADD: tl.constexpr, BLOCK: t
 
 
 @triton.jit
-def _attend(
+def _attend_row(
     qkv, prefix_k, prefix_v, own_k, own_v, at, out, scale,
-    HEADS: tl.constexpr, DIM: tl.constexpr, WIDE: tl.constexpr, PREFIX: tl.constexpr, ROWS: tl.constexpr,
-    LENGTH: tl.constexpr, BLOCK: tl.constexpr,
+    HEADS: tl.constexpr, DIM: tl.constexpr, PREFIX: tl.constexpr, ROWS: tl.constexpr, LENGTH: tl.constexpr,
+    BLOCK: tl.constexpr, FIRST: tl.constexpr, REST: tl.constexpr,
 ):  # fmt: skip
     """One (row, head): its new key and value are stored; its query looks at ROWS rows' common prefix and at its own past."""
     row = tl.program_id(0)
     head = tl.program_id(1)
-    d = tl.arange(0, WIDE)
-    inside = d < DIM
-    base = row * 3 * HEADS * DIM + head * DIM + d
-    q = tl.load(qkv + base, mask=inside, other=0.0).to(tl.float32) * scale
-    k = tl.load(qkv + base + HEADS * DIM, mask=inside, other=0.0)
-    v = tl.load(qkv + base + 2 * HEADS * DIM, mask=inside, other=0.0)
-    now = tl.load(at + row).to(tl.int32)
-    own = (row.to(tl.int64) * HEADS + head) * LENGTH * DIM
-    tl.store(own_k + own + now * DIM + d, k, mask=inside)
-    tl.store(own_v + own + now * DIM + d, v, mask=inside)
-    # The newest position comes from registers: what another thread has just stored need not be visible yet.
-    top = tl.sum(q * k.to(tl.float32), 0)
-    total = tl.exp(top - top)
-    mixed = v.to(tl.float32)
+    a = tl.arange(0, FIRST)
+    base = row * 3 * HEADS * DIM + head * DIM
     common = ((row // ROWS).to(tl.int64) * HEADS + head) * PREFIX * DIM
-    for first in range(0, PREFIX, BLOCK):
+    own = (row.to(tl.int64) * HEADS + head) * LENGTH * DIM
+    now = tl.load(at + row).to(tl.int32)
+    # The newest position comes from registers: what another thread has just stored need not be visible yet.
+    q = tl.load(qkv + base + a, mask=a < DIM, other=0.0).to(tl.float32) * scale
+    k = tl.load(qkv + base + HEADS * DIM + a, mask=a < DIM, other=0.0)
+    v = tl.load(qkv + base + 2 * HEADS * DIM + a, mask=a < DIM, other=0.0)
+    tl.store(own_k + own + now * DIM + a, k, mask=a < DIM)
+    tl.store(own_v + own + now * DIM + a, v, mask=a < DIM)
+    top = tl.sum(q * k.to(tl.float32), 0)
+    mixed = v.to(tl.float32)
+    if REST:
+        b = FIRST + tl.arange(0, REST)
+        q_b = tl.load(qkv + base + b, mask=b < DIM, other=0.0).to(tl.float32) * scale
+        k_b = tl.load(qkv + base + HEADS * DIM + b, mask=b < DIM, other=0.0)
+        v_b = tl.load(qkv + base + 2 * HEADS * DIM + b, mask=b < DIM, other=0.0)
+        tl.store(own_k + own + now * DIM + b, k_b, mask=b < DIM)
+        tl.store(own_v + own + now * DIM + b, v_b, mask=b < DIM)
+        top += tl.sum(q_b * k_b.to(tl.float32), 0)
+        mixed_b = v_b.to(tl.float32)
+    total = tl.exp(top - top)
+    for first in range(0, PREFIX + LENGTH, BLOCK):  # what lies past `now` is masked and not fetched
         n = first + tl.arange(0, BLOCK)
-        place = common + n[:, None] * DIM + d[None, :]
-        both = (n[:, None] < PREFIX) & inside[None, :]
-        keys = tl.load(prefix_k + place, mask=both, other=0.0).to(tl.float32)
-        scores = tl.where(n < PREFIX, tl.sum(q[None, :] * keys, 1), float("-inf"))
+        seen = n < PREFIX + now
+        keys_at = tl.where(n < PREFIX, prefix_k + (common + n * DIM), own_k + (own + (n - PREFIX) * DIM))
+        values_at = tl.where(n < PREFIX, prefix_v + (common + n * DIM), own_v + (own + (n - PREFIX) * DIM))
+        both = seen[:, None] & (a < DIM)[None, :]
+        keys = tl.load(keys_at[:, None] + a[None, :], mask=both, other=0.0)
+        values = tl.load(values_at[:, None] + a[None, :], mask=both, other=0.0)
+        if REST:
+            both_b = seen[:, None] & (b < DIM)[None, :]
+            keys_b = tl.load(keys_at[:, None] + b[None, :], mask=both_b, other=0.0)
+            values_b = tl.load(values_at[:, None] + b[None, :], mask=both_b, other=0.0)
+        scores = tl.sum(q[None, :] * keys.to(tl.float32), 1)
+        if REST:
+            scores += tl.sum(q_b[None, :] * keys_b.to(tl.float32), 1)
+        scores = tl.where(seen, scores, float("-inf"))
         higher = tl.maximum(top, tl.max(scores, 0))
         kept = tl.exp(top - higher)
         p = tl.exp(scores - higher)
-        values = tl.load(prefix_v + place, mask=both, other=0.0).to(tl.float32)
         total = total * kept + tl.sum(p, 0)
-        mixed = mixed * kept + tl.sum(p[:, None] * values, 0)
+        mixed = mixed * kept + tl.sum(p[:, None] * values.to(tl.float32), 0)
+        if REST:
+            mixed_b = mixed_b * kept + tl.sum(p[:, None] * values_b.to(tl.float32), 0)
         top = higher
-    for first in range(0, LENGTH, BLOCK):  # what lies past `now` is masked and not fetched
+    tl.store(out + row * HEADS * DIM + head * DIM + a, mixed / total, mask=a < DIM)
+    if REST:
+        tl.store(out + row * HEADS * DIM + head * DIM + b, mixed_b / total, mask=b < DIM)
+
+
+@triton.jit
+def _attend_frame(
+    qkv, prefix_k, prefix_v, own_k, own_v, at, out, scale,
+    HEADS: tl.constexpr, DIM: tl.constexpr, PREFIX: tl.constexpr, ROWS: tl.constexpr, LENGTH: tl.constexpr,
+    BLOCK: tl.constexpr, WIDE: tl.constexpr, MANY: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """One (frame, head): its ROWS rows against its prefix and all their pasts in one row of positions, those of others masked.
+
+    A tensor core's tile has 16 rows, so the products with other rows' pasts cost nothing; everything is fetched once.
+    """
+    frame = tl.program_id(0)
+    head = tl.program_id(1)
+    d = tl.arange(0, WIDE)
+    r = tl.arange(0, MANY)
+    row = frame * ROWS + r
+    now = tl.load(at + row, mask=r < ROWS, other=0).to(tl.int32)
+    base = row[:, None] * 3 * HEADS * DIM + head * DIM
+    own = ((row.to(tl.int64) * HEADS + head) * LENGTH + now)[:, None] * DIM
+    inside = (r < ROWS)[:, None] & (d < DIM)[None, :]
+    q = tl.load(qkv + base + d[None, :], mask=inside, other=0.0)
+    k = tl.load(qkv + base + HEADS * DIM + d[None, :], mask=inside, other=0.0)
+    v = tl.load(qkv + base + 2 * HEADS * DIM + d[None, :], mask=inside, other=0.0)
+    tl.store(own_k + own + d[None, :], k, mask=inside)
+    tl.store(own_v + own + d[None, :], v, mask=inside)
+    top = tl.sum(q.to(tl.float32) * k.to(tl.float32), 1) * scale
+    mixed = v.to(tl.float32)
+    total = tl.exp(top - top)
+    common = (frame.to(tl.int64) * HEADS + head) * PREFIX * DIM
+    for first in tl.range(0, PREFIX + ROWS * LENGTH, BLOCK, num_stages=STAGES):
         n = first + tl.arange(0, BLOCK)
-        place = own + n[:, None] * DIM + d[None, :]
-        both = (n[:, None] < now) & inside[None, :]
-        keys = tl.load(own_k + place, mask=both, other=0.0).to(tl.float32)
-        scores = tl.where(n < now, tl.sum(q[None, :] * keys, 1), float("-inf"))
-        higher = tl.maximum(top, tl.max(scores, 0))
+        of = (n - PREFIX) // LENGTH  # whose past; of no meaning within the prefix
+        place = (n - PREFIX) % LENGTH
+        until = tl.load(at + frame * ROWS + of, mask=(n >= PREFIX) & (of < ROWS), other=0).to(tl.int32)
+        seen = (n < PREFIX) | (place < until)
+        past = ((frame * ROWS + of).to(tl.int64) * HEADS + head) * LENGTH * DIM + place * DIM
+        keys_at = tl.where(n < PREFIX, prefix_k + (common + n * DIM), own_k + past)
+        values_at = tl.where(n < PREFIX, prefix_v + (common + n * DIM), own_v + past)
+        both = seen[:, None] & (d < DIM)[None, :]
+        keys = tl.load(keys_at[:, None] + d[None, :], mask=both, other=0.0)
+        values = tl.load(values_at[:, None] + d[None, :], mask=both, other=0.0)
+        scores = tl.dot(q, tl.trans(keys), input_precision="ieee")
+        mine = seen[None, :] & ((n < PREFIX)[None, :] | (of[None, :] == r[:, None]))
+        scores = tl.where(mine, scores * scale, float("-inf"))
+        higher = tl.maximum(top, tl.max(scores, 1))
         kept = tl.exp(top - higher)
-        p = tl.exp(scores - higher)
-        values = tl.load(own_v + place, mask=both, other=0.0).to(tl.float32)
-        total = total * kept + tl.sum(p, 0)
-        mixed = mixed * kept + tl.sum(p[:, None] * values, 0)
+        p = tl.exp(scores - higher[:, None])
+        total = total * kept + tl.sum(p, 1)
+        p = p.to(values.dtype)
+        mixed = tl.dot(p, values, mixed * kept[:, None], input_precision="ieee")
         top = higher
-    tl.store(out + row * HEADS * DIM + head * DIM + d, mixed / total, mask=inside)
+    to = out + row[:, None] * HEADS * DIM + head * DIM
+    tl.store(to + d[None, :], mixed / total[:, None], mask=inside)
 
 
 def add_norm(x: Any, y: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, Any]:
@@ -105,7 +185,7 @@ def add_norm(x: Any, y: Any, weight: Any, bias: Any, eps: float) -> tuple[Any, A
     return x, out
 
 
-def attend(qkv: Any, prefix: Any, own: Any, at: Any, scale: float) -> Any:
+def attend(qkv: Any, prefix: Any, own: Any, at: Any, scale: float, how: Attention | None = None) -> Any:
     """Attention of one new token a row, its key and value stored at own[..., at[row], :].
 
     qkv: (rows, 3 x heads x dim). prefix: (2, frames, heads, queries, dim). own: (2, rows, heads, length, dim), both contiguous
@@ -113,12 +193,24 @@ def attend(qkv: Any, prefix: Any, own: Any, at: Any, scale: float) -> Any:
     """
     import torch
 
-    rows = qkv.shape[0]
+    how = how or CHOSEN
+    rows, frames = qkv.shape[0], prefix.shape[1]
     heads, length, dim = own.shape[2:]
     out = torch.empty((rows, heads * dim), dtype=qkv.dtype, device=qkv.device)
-    _attend[(rows, heads)](
-        qkv, prefix[0], prefix[1], own[0], own[1], at, out, scale,
-        HEADS=heads, DIM=dim, WIDE=triton.next_power_of_2(dim), PREFIX=prefix.shape[3], ROWS=rows // prefix.shape[1],
-        LENGTH=length, BLOCK=BLOCK, num_warps=WARPS,
-    )  # fmt: skip
+    kernel, fixed = cut(how, heads, dim, prefix.shape[3], rows // frames, length)
+    grid = (frames if how.by_frame else rows, heads)
+    kernel[grid](qkv, prefix[0], prefix[1], own[0], own[1], at, out, scale, **fixed, num_warps=how.warps)
     return out
+
+
+def cut(how: Attention, heads: int, dim: int, queries: int, rows: int, length: int) -> tuple[Any, dict[str, int]]:
+    """The kernel and its compile-time numbers. rows: of a frame."""
+    fixed = {"HEADS": heads, "DIM": dim, "PREFIX": queries, "ROWS": rows, "LENGTH": length, "BLOCK": how.block}
+    wide = triton.next_power_of_2(dim)
+    if how.by_frame:  # a tensor core's tile is 16 wide at least
+        many = max(16, triton.next_power_of_2(rows))
+        return _attend_frame, fixed | {"WIDE": max(16, wide), "MANY": many, "STAGES": how.stages}
+    first, rest = wide, 0
+    if how.split and wide > dim:
+        first, rest = wide // 2, triton.next_power_of_2(dim - wide // 2)
+    return _attend_row, fixed | {"FIRST": first, "REST": rest}

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 Op = Callable[[Any], Any]
+Norm = tuple[Any, Any, float]  # weight, bias, epsilon
 
 
 @dataclass(frozen=True)
 class How:
     """Which of the means above are used; all by default. For benchmarks, and for layers that cannot.
 
-    fused: one product for query, key and value. graphs: a step is a CUDA graph. kernels: those of opt_kernels.py.
+    fused: one product for query, key and value. graphs: a step is a CUDA graph, and
+    so are the tower and the prefill of small batches. kernels: those of opt_kernels.py.
     compiled: torch.compile on a step, without those kernels.
     """
 
@@ -27,13 +29,39 @@ class How:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One decoder layer as functions of (n, width) tensors. norm1, norm2: weight and bias."""
+class Asked:
+    """A set of prompts behind the visual tokens, packed in one sequence. tokens: (total,). mask: (queries + total, same), True
+    where a token sees another. position: (queries + total,). lengths: (prompts,). last: (prompts,), where a prompt ends."""
 
-    norm1: tuple[Any, Any]
+    prompts: tuple[tuple[int, ...], ...]
+    tokens: Any
+    mask: Any
+    position: Any
+    lengths: Any
+    last: Any
+
+
+def asked_of(prompts: tuple[tuple[int, ...], ...], queries: int, device: Any) -> Asked:
+    import torch
+
+    places = [(p, i) for p, prompt in enumerate(prompts) for i in range(len(prompt))]
+    branch = torch.tensor([-1] * queries + [p for p, _ in places], device=device)
+    position = torch.tensor([*range(queries), *(queries + i for _, i in places)], device=device)
+    # A token sees the visual tokens and its own prompt, up to itself.
+    mask = ((branch[None] == -1) | (branch[None] == branch[:, None])) & (position[None] <= position[:, None])
+    tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    return Asked(prompts, tokens, mask, position, lengths, queries - 1 + lengths.cumsum(0))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One decoder layer as functions of (n, width) tensors."""
+
+    norm1: Norm
     qkv: Op
     out: Op
-    norm2: tuple[Any, Any]
+    norm2: Norm
     fc1: Op  # with its activation
     fc2: Op
 
@@ -79,12 +107,12 @@ def layer_of(module: Any, fused: bool) -> Layer:
             return torch._addmm_activation(module.fc1.bias, x, module.fc1.weight.t())
         return torch.relu(module.fc1(x))
 
-    def norm(m: Any) -> tuple[Any, Any]:
-        return m.weight.data, m.bias.data
+    norms = norm_of(module.self_attn_layer_norm), norm_of(module.final_layer_norm)
+    return Layer(norms[0], qkv, attention.out_proj, norms[1], fc1, module.fc2)
 
-    return Layer(
-        norm(module.self_attn_layer_norm), qkv, attention.out_proj, norm(module.final_layer_norm), fc1, module.fc2
-    )
+
+def norm_of(module: Any) -> Norm:
+    return module.weight.data, module.bias.data, module.eps
 
 
 def attend_plain(qkv: Any, prefix: Any, own: Any, at: Any, slots: Any, scale: float) -> Any:

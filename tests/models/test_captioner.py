@@ -18,8 +18,9 @@ from deployments.errors import AnalyzerError, WeightsMissing
 from deployments.models import captioner as module
 from deployments.models.captioner import DEFAULT, load_captioner
 from deployments.models.captioners import FastBlip2, Plain, vision_once
+from deployments.models.cuda_graphs import Graphs
 from deployments.models.opt_decoder import OptDecoder, bucket
-from deployments.models.opt_layers import How, can_decode
+from deployments.models.opt_layers import How, asked_of, can_decode
 from deployments.weights.manifest import MANIFEST
 from tests.tiny import blip2_opt_2_7b as tiny
 
@@ -81,7 +82,7 @@ def end_with(made: FastBlip2, tokens: Sequence[int]) -> OptDecoder:
 
 def test_pixels_are_those_of_the_processor(fast: FastBlip2) -> None:
     given = fast.processor(images=list(pictures(2)), text=["x"] * 2, return_tensors="pt")["pixel_values"]
-    assert np.allclose(given.numpy(), fast.pixel_values(pictures(2)).numpy(), atol=1e-5)
+    assert np.allclose(given.numpy(), fast.normalised(fast.sent(pictures(2))).numpy(), atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,7 @@ def test_decoding_stops_when_all_rows_have_ended(fast: FastBlip2, monkeypatch: p
 
 
 def test_unfused_layers_give_the_same_tokens(fast: FastBlip2) -> None:
-    visual = fast.visual(fast.pixel_values(pictures(3)))
+    visual = fast.visual(fast.sent(pictures(3)))
     asked = [fast.ids(p) for p in PROMPTS]
     plain = OptDecoder(fast.net.language_model, fast.net.config.num_query_tokens, 3, 4, 40, TOKENS, How(fused=False))
     assert plain.decode(visual, asked) == fast.decoder.decode(visual, asked)
@@ -156,7 +157,7 @@ def test_the_caches_grow_when_they_must(fast: FastBlip2, monkeypatch: pytest.Mon
     decoder = OptDecoder(fast.net.language_model, fast.net.config.num_query_tokens, 6, 4, longest, TOKENS)
     asked = [fast.ids(p) for p in PROMPTS]
     for frames, held in ((1, 2), (2, 2), (5, 6), (1, 6)):
-        visual = fast.visual(fast.pixel_values(pictures(frames)))
+        visual = fast.visual(fast.sent(pictures(frames)))
         assert decoder.decode(visual, asked) == fast.decoder.decode(visual, asked)
         assert decoder.held == held
         each = 2 * 3 * 40 * 4 / 2**20  # key and value x layers x width x bytes
@@ -190,9 +191,56 @@ def test_models_that_are_no_such_opt_take_the_plain_path() -> None:
     assert not can_decode(OPTForCausalLM(OPTConfig(**small, activation_function="gelu")))
 
 
+def test_what_a_graph_holds_asks_nothing_of_the_host(fast: FastBlip2) -> None:
+    """A capture ends at the first number read back from the device or tensor made of numbers on the host."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    asking = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "lift_fresh")
+
+    class Forbid(TorchDispatchMode):
+        def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            assert op.name().removeprefix("aten::") not in asking, op.name()
+            return op(*args, **(kwargs or {}))
+
+    frames, decoder = fast.sent(pictures(2)), fast.decoder
+    asked = asked_of(tuple(tuple(fast.ids(p)) for p in PROMPTS), decoder.queries, decoder.device)
+    expected = fast.tokens(pictures(2), PROMPTS)  # reserves, and leaves the state of two frames
+    with torch.inference_mode():
+        with Forbid():
+            visual = fast.visual(frames)
+            fast.tower(fast.normalised(frames))
+            decoder._prefill(visual, asked)
+        first = decoder._token[:8].tolist()
+        decoder._count.zero_()
+        with Forbid():
+            decoder._step(2, 4)
+        with pytest.raises(AssertionError), Forbid():
+            bool(decoder._done.all())
+        with pytest.raises(AssertionError), Forbid():
+            torch.tensor([1, 2])
+    assert first == [row[0] for frame in expected for row in frame]
+
+
+def test_the_tower_is_the_library_s(fast: FastBlip2) -> None:
+    import torch
+
+    with torch.inference_mode():
+        given = fast.normalised(fast.sent(pictures(3)))
+        assert torch.allclose(fast.tower(given), fast.net.vision_model(given).last_hidden_state, atol=1e-5)
+
+
+def test_without_graphs_the_work_itself_is_given() -> None:
+    def work() -> None: ...
+
+    graphs = Graphs(False)
+    assert graphs.of("any", work) is work
+    assert len(graphs) == 0
+
+
 KERNELS = """
 import torch
-from deployments.models.opt_kernels import add_norm, attend
+from deployments.models.opt_kernels import BY_FRAME, BY_ROW, Attention, add_norm, attend
 from deployments.models.opt_layers import attend_plain
 torch.manual_seed(0)
 for y in (torch.randn(5, 40), None):
@@ -201,13 +249,16 @@ for y in (torch.randn(5, 40), None):
     kept, normed = add_norm(x.clone(), y, w, b, 1e-5)
     assert torch.allclose(kept, wanted)
     assert torch.allclose(normed, torch.nn.functional.layer_norm(wanted, (40,), w, b, 1e-5), atol=1e-5)
-for frames, rows, heads, dim, queries, length in ((2, 3, 2, 10, 5, 48), (1, 1, 4, 16, 40, 8)):
-    n = frames * rows
-    prefix, own = torch.randn(2, frames, heads, queries, dim), torch.randn(2, n, heads, length, dim)
-    at, qkv = torch.randint(0, length, (n,)), torch.randn(n, 3 * heads * dim)
-    other = own.clone()
-    assert torch.allclose(attend(qkv, prefix, own, at, 0.3), attend_plain(qkv, prefix, other, at, torch.arange(length), 0.3), atol=1e-5)
-    assert torch.equal(own, other)
+one_turn, several = Attention(True, 256, 4), Attention(False, 16, 2)
+for frames, rows, heads, dim, queries, length in ((2, 3, 2, 10, 5, 48), (1, 1, 4, 16, 40, 8), (2, 4, 1, 80, 32, 48)):
+    for how in (BY_FRAME, BY_ROW, one_turn, several, Attention(False, 128, 4, split=True)):
+        n = frames * rows
+        prefix, own = torch.randn(2, frames, heads, queries, dim), torch.randn(2, n, heads, length, dim)
+        at, qkv = torch.randint(0, length, (n,)), torch.randn(n, 3 * heads * dim)
+        other = own.clone()
+        wanted = attend_plain(qkv, prefix, other, at, torch.arange(length), 0.3)
+        assert torch.allclose(attend(qkv, prefix, own, at, 0.3, how), wanted, atol=1e-5), (how, dim)
+        assert torch.equal(own, other)
 """
 
 
@@ -229,9 +280,9 @@ def test_kernels_compile_for_an_h100_without_one(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     tensors = {n: "*bf16" for n in ("qkv", "prefix_k", "prefix_v", "own_k", "own_v", "x", "y", "weight", "bias", "out")}
     scalars = {"at": "*i64", "scale": "fp32", "columns": "i32", "eps": "fp32"}
-    published = {"HEADS": 32, "DIM": 80, "WIDE": 128, "PREFIX": 32, "ROWS": 4, "LENGTH": 48, "BLOCK": opt_kernels.BLOCK}
+    shapes = (opt_kernels.BY_FRAME, opt_kernels.BY_ROW)
     for kernel, fixed, warps in (
-        (opt_kernels._attend, published, opt_kernels.WARPS),
+        *((*opt_kernels.cut(how, 32, 80, 32, 4, 48), how.warps) for how in shapes),  # as published
         (opt_kernels._add_norm, {"ADD": True, "BLOCK": 4096}, 8),
     ):
         names = kernel.arg_names
@@ -241,22 +292,43 @@ def test_kernels_compile_for_an_h100_without_one(tmp_path: Path, monkeypatch: py
         }
         source = ASTSource(fn=kernel, signature=signature, constexprs=fixed, attrs=aligned)
         made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
-        assert "ld.global.v4" in made.asm["ptx"]  # 16 bytes at once, or memory is read at a fraction of its speed
+        # 16 bytes at once, or memory is read at a fraction of its speed; and nothing spilled to it.
+        assert "ld.global.v4" in made.asm["ptx"]
+        assert "0x10" in made.asm["ptx"] or "cp.async.c" not in made.asm["ptx"]
+        (tmp_path / "cubin").write_bytes(made.asm["cubin"])
+        tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+        if tool.exists():
+            command = [str(tool), "--dump-resource-usage", str(tmp_path / "cubin")]
+            assert "STACK:0" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.gpu
-def test_tokens_on_the_gpu_equal_generate(folder: Path) -> None:
+@pytest.mark.parametrize("by_frame", [True, False], ids=["by frame", "by row"])
+def test_tokens_on_the_gpu_equal_generate(folder: Path, by_frame: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of several sizes and sets of prompts through captured towers, prefills and steps, each twice, and past them."""
     import torch
 
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
+    from deployments.models import opt_kernels
+
+    monkeypatch.setattr(opt_kernels, "CHOSEN", opt_kernels.BY_FRAME if by_frame else opt_kernels.BY_ROW)
     made = load_captioner("cuda", DEFAULT, "fp32", TOKENS, 6, PROMPTS)
     assert isinstance(made, FastBlip2)
-    given = pictures(5)
+    given = pictures(8)
     expected = [[generated(made, picture, prompt) for prompt in PROMPTS] for picture in given]
-    assert made.tokens(given, PROMPTS) == expected
-    assert made.decoder.graphs
+    for _ in range(2):
+        for frames in (8, 6, 5, 3, 1):  # eight are two batches, five are filled up to six
+            assert made.tokens(given[:frames], PROMPTS) == expected[:frames]
+        assert made.tokens(given[:3], PROMPTS[1:3]) == [row[1:3] for row in expected[:3]]
+    assert made.decoder.graphs.on
     assert made.decoder.kernels
+    # 6, 4, 2 and 1 frames of four prompts: a tower, a prefill and a step each; 4 frames of two: a prefill and a step.
+    assert len(made.decoder.graphs) == 14
+    for name in ("captioners", "opt_decoder"):
+        monkeypatch.setattr(f"deployments.models.{name}.GRAPH_FRAMES", 0)
+    assert made.tokens(given, PROMPTS) == expected
+    assert len(made.decoder.graphs) == 14
 
 
 def test_quantised_layers_run_through_the_same_decoder(folder: Path) -> None:
