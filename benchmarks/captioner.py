@@ -277,18 +277,6 @@ def switches(main: Any) -> None:
             except Exception:
                 traceback.print_exc()
             fresh_peak()
-        if CUDA:
-            from deployments.models import opt_kernels as k
-
-            chosen = k.CHOSEN
-            try:
-                for name, other in (("attention by row", k.BY_ROW), ("attention by frame", k.BY_FRAME)):
-                    if other != chosen:
-                        k.CHOSEN = other
-                        measure(name, decoder(main, frames, How()), visual, asked)
-                        fresh_peak()
-            finally:
-                k.CHOSEN = chosen
         try:  # each row with its own visual tokens: as many prefixes as captions
             apart = visual.repeat_interleave(len(TEXTS), 0)
             measure(
@@ -371,11 +359,8 @@ def kernels(main: Any) -> None:
     from deployments.models.opt_layers import attend_plain
 
     shapes = [
-        *(Attention(True, block, warps) for block in (64, 128, 256) for warps in (4, 8)),
-        *(Attention(True, block, warps, stages) for block in (32, 64) for warps in (2, 4) for stages in (2, 3)),
-        Attention(True, 128, 8, 2),
-        *(Attention(False, 128, warps, split=split) for split in (False, True) for warps in (2, 4, 8)),
-        *(Attention(False, 32, warps) for warps in (2, 4, 8)),
+        *(Attention(block, warps) for block in (64, 128, 256) for warps in (4, 8)),
+        *(Attention(block, warps, stages) for block in (32, 64) for warps in (1, 2, 4) for stages in (2, 3)),
     ]
     d = main.decoder
     figures["kernels"] = []
@@ -406,8 +391,7 @@ def kernels(main: Any) -> None:
                 except Exception as error:  # too much shared memory, say
                     say(f"  {how}: {type(error).__name__}: {str(error)[:120]}")
                     continue
-                name = f"{'frame' if how.by_frame else 'row'} {how.block},{how.warps}"
-                name += f",{how.stages}" if how.by_frame else " split" if how.split else ""
+                name = f"{how.block},{how.warps},{how.stages}"
                 seen.append((each, name + (f" WRONG by {off:.2f}" if off > 0.02 else "")))
                 figures["kernels"].append({"rows": rows, "shape": name, "us": 1e6 * each, "off": off})
             d._prefix.zero_()

@@ -1,10 +1,11 @@
 """One analyzer at a time: items per second and peak memory by batch, on the CPU or a GPU.
 
-python -m benchmarks.one_analyzer [--device cuda] [--clip FILE] [--names a,b] [--out FOLDER] [--footprints]
+python -m benchmarks.one_analyzer [--device cuda] [--clip FILE] [--names a,b] [--at-once 1] [--out FOLDER] [--footprints]
 
-Each analyzer runs in a process of its own, so that what the card gives out is its alone. Frames are real (decoded from the clip, a
-generated 1080x1920 one by default), repeated to fill the batch; sound is the clip's. An item is a frame, or the clip's sound.
---footprints also writes deployments/footprints.json, from which memory is planned.
+Each analyzer runs in a process of its own. Frames are real (decoded from the clip, the generated sample by default), repeated to
+fill the batch; sound is the clip's. An item is a frame, or the clip's sound. Several --at-once give memory in less time, but no
+rates: they share the cores. --footprints also writes deployments/footprints.json, from which memory is planned; rows of
+analyzers that were not measured this time stay as they are.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,9 @@ from deployments.stages import STAGES
 
 BATCHES = (1, 8, 32, 128)
 REPEAT_S = 1.0  # of each batch size
+OWN_BATCHES = (8, 40, 120)  # captioned frames at once, for blip2
+PER_CAPTION = 3  # frames of its view for each that it captions
+ALONE = ("speech_transcription",)  # CTranslate2's memory is seen only as what the card lacks, so nothing else may run
 # Analyzers that a CPU serves well enough to leave a small card to the others (seen: under 0.3 CPU seconds per second of video).
 CPU_SERVES = ("color_analysis", "content_quality", "visual_effects", "cut_analysis", "sound_effects", "composition_analysis",
               "background_segmentation", "object_detection", "product_detection", "speech_transcription", "text_overlay", "speech_emotion")  # fmt: skip
@@ -43,16 +48,26 @@ def main() -> None:
     parser.add_argument("--footprints", action="store_true")
     parser.add_argument("--child", default="")
     parser.add_argument("--precision", default="default")
+    parser.add_argument("--batch-frames", type=int, help="of an analyzer that batches itself")
+    parser.add_argument("--at-once", type=int, default=1)
+    parser.add_argument("--context", type=float, help="MiB of a CUDA context, when other processes use the card too")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         clip = given.clip or long_enough_clip(Path(folder) / "clip.mp4")
         if given.child:
-            print(json.dumps(measure(given.child, given.device, given.precision, clip)))
+            print(json.dumps(measure(given, clip)))
             return
         names = [n for n in given.names.split(",") if n] or [
             n for n, c in discover().items() if given.device == "cpu" or STAGES[c.stage].num_gpus
         ]
-        runs = [run for name in names for run in measured(name, given.device, clip)]
+        jobs = [(n, p, b) for n in names for p, b in (variants(n) if given.device == "cuda" else (("default", None),))]
+        alone = [job for job in jobs if given.at_once == 1 or job[0] in ALONE]
+        context = context_mib() if len(alone) < len(jobs) and given.device == "cuda" else None
+        runs = [measured(*job, given.device, clip, None, given.out) for job in alone]
+        with ThreadPoolExecutor(given.at_once) as pool:
+            rest = [job for job in jobs if job not in alone]
+            runs += pool.map(lambda job: measured(*job, given.device, clip, context, given.out), rest)
+    runs.sort(key=lambda run: str(run["analyzer"]))
     rows = [table_row(run) for run in runs]
     figures = {
         "arm": "graph",
@@ -65,7 +80,10 @@ def main() -> None:
     if given.footprints:
         target = given.out / FOOTPRINTS.name if given.out else FOOTPRINTS
         hardware = json.loads(path.read_text())["hardware"]
-        kept = [f for run in runs if "error" not in run and (f := footprint(run)) is not None]
+        kept = footprint_rows(runs)
+        again = {(f["analyzer"], f["precision"]) for f in kept}
+        kept += [f for f in json.loads(FOOTPRINTS.read_text())["rows"] if (f["analyzer"], f["precision"]) not in again]
+        kept.sort(key=lambda f: f["analyzer"])
         target.write_text(json.dumps({"hardware": hardware, "rows": kept}, indent=1) + "\n")
     print(path)
 
@@ -76,31 +94,53 @@ def long_enough_clip(path: Path) -> Path:
     return sample.make(path)
 
 
-def precisions(name: str) -> tuple[str, ...]:
-    """Those that the analyzer's settings allow, best first. int8 is last: slower than nf4 and larger (benchmarks/captioner.py)."""
-    field = discover()[name].settings_type.model_fields.get("precision")
-    return ("bf16", "nf4", "int8") if field is not None else ("default",)
+def variants(name: str) -> tuple[tuple[str, int | None], ...]:
+    """(precision, batch of its own) to measure; precisions best first. int8 is last: slower than nf4 and larger."""
+    fields = discover()[name].settings_type.model_fields
+    names = ("bf16", "nf4", "int8") if "precision" in fields else ("default",)
+    if "batch_frames" not in fields:
+        return tuple((p, None) for p in names)
+    return tuple((p, b) for p in names for b in (OWN_BATCHES if p != "int8" else OWN_BATCHES[:2]))
 
 
-def measured(name: str, device: str, clip: Path) -> list[dict[str, Any]]:
-    runs = []
-    for precision in precisions(name) if device == "cuda" else ("default",):
-        command = [sys.executable, "-m", "benchmarks.one_analyzer", "--child", name, "--device", device]
-        command += ["--clip", str(clip), "--precision", precision]
-        began = time.perf_counter()
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-        if done.returncode or not lines:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            run: dict[str, Any] = {"analyzer": name, "precision": precision, "error": last[:500]}
-        else:
-            run = json.loads(lines[-1])
-        print(
-            f"{name} {precision}: {run.get('error') or table_row(run)['seen']} ({time.perf_counter() - began:.0f} s)",
-            flush=True,
-        )
-        runs.append(run)
-    return runs
+def measured(
+    name: str, precision: str, batch: int | None, device: str, clip: Path, context: float | None, out: Path | None
+) -> dict[str, Any]:
+    """One run in a process of its own. Noted in OUT/runs.jsonl at once, should the rest not be reached."""
+    command = [sys.executable, "-m", "benchmarks.one_analyzer", "--child", name, "--device", device]
+    command += ["--clip", str(clip), "--precision", precision]
+    command += ["--context", str(context)] if context is not None else []
+    command += ["--batch-frames", str(batch)] if batch is not None else []
+    began = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not lines:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        run: dict[str, Any] = {"analyzer": name, "precision": precision, "error": last[:500]}
+    else:
+        run = json.loads(lines[-1])
+    seen = run.get("error") or table_row(run)["seen"]
+    print(f"{name} {precision} {batch or ''}: {seen} ({time.perf_counter() - began:.0f} s)", flush=True)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        with (out / "runs.jsonl").open("a") as file:
+            file.write(json.dumps(run) + "\n")
+    return run
+
+
+def context_mib() -> float:
+    """What a process that only touches the GPU takes of the card."""
+    code = "from benchmarks.one_analyzer import touched; print(touched())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def touched() -> float:
+    import torch
+
+    before = card_mib()
+    torch.ones(1, device="cuda").item()
+    return card_mib() - before - torch_mib("memory_reserved")
 
 
 def table_row(run: dict[str, Any]) -> dict[str, Any]:
@@ -110,41 +150,45 @@ def table_row(run: dict[str, Any]) -> dict[str, Any]:
     best = max(run["batches"], key=lambda b: b["items_per_s"])
     seen = f"{best['items_per_s']:.0f} {run['item']}/s at batch {best['batch']}"
     if run["device"] == "cuda":
-        seen += f", {best['card_mib']:.0f} MiB of the card (weights {run['weights_mib']:.0f}, context {run['context_mib']:.0f})"
+        seen += f", {best['peak_mib'] + run['context_mib']:.0f} MiB of the card (weights {run['weights_mib']:.0f}, context {run['context_mib']:.0f})"
     else:
         seen += f", {run['rss_mib']:.0f} MiB"
     return {"what": what, "seen": seen, "analyzers_ok": 1, "weights": run["source"]}
 
 
-def footprint(run: dict[str, Any]) -> dict[str, Any] | None:
-    """A row of footprints.json: a line fitted through the peaks, above all of them. None when it does not use the GPU."""
-    if run["device"] != "cuda":
-        return None
-    sizes = np.array([b["batch"] for b in run["batches"]], float)
-    peaks = np.array([b["peak_mib"] for b in run["batches"]]) - run["weights_mib"]
-    slope = max(0.0, float((peaks[-1] - peaks[0]) / (sizes[-1] - sizes[0]))) if len(sizes) > 1 else 0.0
-    fixed = float(np.max(peaks - slope * sizes))
+def footprint_rows(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of footprints.json, one for each analyzer and precision that ran on the GPU."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run in runs:
+        if "error" not in run and run["device"] == "cuda":
+            groups.setdefault((run["analyzer"], run["precision"]), []).append(run)
+    return [footprint(group) for group in groups.values()]
+
+
+def footprint(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A line fitted through the peaks, above all of them. An analyzer that batches itself has a run for each batch."""
+    least = min(runs, key=lambda run: run["weights_mib"])
+    points = sorted((b["batch"], b["peak_mib"] - least["weights_mib"]) for run in runs for b in run["batches"])
+    sizes, peaks = np.array([p[0] for p in points], float), np.array([p[1] for p in points])
+    spread = sizes[-1] - sizes[0]
+    slope = max(0.0, float((peaks[-1] - peaks[0]) / spread)) if spread else 0.0
     return {
-        "analyzer": run["analyzer"], "precision": run["precision"], "context_mib": round(run["context_mib"]),
-        "weights_mib": round(run["weights_mib"]), "fixed_mib": round(max(0.0, fixed)), "per_item_mib": round(slope, 2),
-        "batch": int(sizes[-1]), "cpu": run["analyzer"] in CPU_SERVES,
+        "analyzer": least["analyzer"], "precision": least["precision"], "context_mib": round(max(r["context_mib"] for r in runs)),
+        "weights_mib": round(least["weights_mib"]), "fixed_mib": round(max(0.0, float(np.max(peaks - slope * sizes)))),
+        "per_item_mib": round(slope, 2), "batch": int(sizes[-1]), "cpu": least["analyzer"] in CPU_SERVES,
     }  # fmt: skip
 
 
-def measure(name: str, device: str, precision: str, clip: Path) -> dict[str, Any]:
+def measure(given: argparse.Namespace, clip: Path) -> dict[str, Any]:
     """Load, warm up and time one analyzer in this process."""
+    name, device, precision, known_context = given.child, given.device, given.precision, given.context
     import psutil
 
     analyzer: Analyzer[Any] = discover()[name]()
-    if precision != "default":
-        analyzer.settings = analyzer.settings_type(precision=precision)  # type: ignore[call-arg]
+    chosen = {"precision": precision if precision != "default" else None, "batch_frames": given.batch_frames}
+    analyzer.settings = analyzer.settings_type(**{k: v for k, v in chosen.items() if v is not None})
     before = card_mib()
-    context = 0.0
-    if device == "cuda":
-        import torch
-
-        torch.ones(1, device="cuda").item()
-        context = card_mib() - before - torch.cuda.memory_reserved() / 2**20
+    context = touched() if device == "cuda" and known_context is None else known_context or 0.0
     began = time.perf_counter()
     analyzer.load(device)
     load_s = time.perf_counter() - began
@@ -154,21 +198,25 @@ def measure(name: str, device: str, precision: str, clip: Path) -> dict[str, Any
     }  # fmt: skip
     weights = torch_mib("memory_allocated") if device == "cuda" else 0.0
     # What PyTorch does not count (CTranslate2's weights) is what the card lacks beyond context and PyTorch's own.
-    outside = max(0.0, card_mib() - before - context - torch_mib("memory_reserved")) if device == "cuda" else 0.0
+    outside = 0.0
+    if device == "cuda" and known_context is None:
+        outside = max(0.0, card_mib() - before - context - torch_mib("memory_reserved"))
     batches = []
     windows, video_s = windows_for(analyzer, clip)
-    sizes = sorted({min(n, 8) for n in BATCHES}) if analyzer.needs.view is None else BATCHES
+    sizes: Sequence[int] = sorted({min(n, 8) for n in BATCHES}) if analyzer.needs.view is None else BATCHES
+    if given.batch_frames:
+        sizes = (given.batch_frames,)
     for size in sizes:
-        batch = filled(windows, size)
+        batch = filled(windows, size * (PER_CAPTION if given.batch_frames else 1))
         if device == "cuda":
             import torch
 
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        analyzer.predict(batch)
-        times = []
-        stop = time.perf_counter() + REPEAT_S
-        while not times or time.perf_counter() < stop:
+        if known_context is None:  # a first time that is not counted; memory alone needs none
+            analyzer.predict(batch)
+        times: list[float] = []
+        while not times or (sum(times) < REPEAT_S and known_context is None):
             began = time.perf_counter()
             analyzer.predict(batch)
             times.append(time.perf_counter() - began)
@@ -177,7 +225,6 @@ def measure(name: str, device: str, precision: str, clip: Path) -> dict[str, Any
             {
                 "batch": size, "seconds": round(seconds, 5), "items_per_s": round(size / seconds, 2),
                 "peak_mib": round(torch_mib("max_memory_reserved") + outside, 1) if device == "cuda" else 0.0,
-                "card_mib": round(card_mib() - before, 1) if device == "cuda" else 0.0,
             }
         )  # fmt: skip
     return {

@@ -104,7 +104,7 @@ class AnalyzerReplica:
         self.name = name
         self.analyzer = (analyzer_class or discover()[name])()
         self.analyzer.device = device
-        self.analyzer.settings = with_precision(settings or self.analyzer.settings_type(), planned)
+        self.analyzer.settings = as_planned(settings or self.analyzer.settings_type(), planned)
         self.planned = planned
         self.memory_frames: int | None = None  # batches over this many frames ran out of GPU memory
         self.unavailable: str | None = None
@@ -141,7 +141,8 @@ class AnalyzerReplica:
                 f"{self.name}: unknown user_config keys {sorted(unknown)}; known: batch_frames, batch_wait_s"
             )
         frames = int(user_config.get("batch_frames", DEFAULT_BATCH_FRAMES))
-        self._batcher.max_frames = min(frames, self.planned.batch) if self.planned else frames
+        capped = self.planned is not None and not batches_itself(self.analyzer.settings)
+        self._batcher.max_frames = min(frames, self.planned.batch) if self.planned and capped else frames
         self._batcher.wait_s = float(user_config.get("batch_wait_s", DEFAULT_BATCH_WAIT_S))
 
     async def predict(
@@ -319,11 +320,21 @@ def limit_threads(threads: int) -> None:
     cv2.setNumThreads(threads)
 
 
-def with_precision(settings: Settings, planned: Planned | None) -> Settings:
-    """The settings with `precision: auto` replaced by what the memory plan chose."""
-    if planned is None or getattr(settings, "precision", None) != "auto":
+def as_planned(settings: Settings, planned: Planned | None) -> Settings:
+    """The settings with `precision: auto` and an open `batch_frames` replaced by what the memory plan chose."""
+    if planned is None:
         return settings
-    return settings.model_copy(update={"precision": planned.precision})
+    chosen: dict[str, Any] = {}
+    if getattr(settings, "precision", None) == "auto":
+        chosen["precision"] = planned.precision
+    if batches_itself(settings) and getattr(settings, "batch_frames", None) is None:
+        chosen["batch_frames"] = planned.batch
+    return settings.model_copy(update=chosen)
+
+
+def batches_itself(settings: Settings) -> bool:
+    """Whether the analyzer divides what it is given into batches of its own (blip2: of captioned frames only)."""
+    return "batch_frames" in type(settings).model_fields
 
 
 def limit_memory(planned: Planned) -> None:

@@ -99,7 +99,7 @@ class Blip2Settings(Settings):
         description="a row of the weights manifest, a hub id, or a folder in CLIPGRAPH_WEIGHTS; blip2-opt-2.7b when left out, which a CPU loads only when it is named",
     )  # fmt: skip
     precision: Precision = Field(
-        "auto", description="auto: the most faithful that fits the GPU's free memory; fp32 on a CPU"
+        "auto", description="auto: 16 bits where they fit the GPU's memory, else nf4; fp32 on a CPU"
     )
     max_new_tokens: int = Field(32, ge=1, le=128, description="the longest caption")
     batch_frames: int | None = Field(

@@ -87,6 +87,8 @@ class SpeechTranscription(Analyzer[SpeechResult]):
     def load(self, device: str) -> None:
         self.device = device
         self._whisper = Whisper(device)
+        if device == "cuda":
+            self._whisper.warm_up()
         self.model = self._whisper.info
 
     def predict(self, windows: Sequence[Window]) -> list[list[Any]]:

@@ -18,24 +18,16 @@ import triton.language as tl
 
 @dataclass(frozen=True)
 class Attention:
-    """How attention is cut into programs; benchmarks/captioner.py (kernels) measures others.
+    """How attention is cut into programs. block: positions a turn. stages: turns whose loads are under way."""
 
-    by_frame: a program serves a frame's rows together on the tensor cores, or one row alone. block: positions a turn; one turn
-    for all of them when it is large enough. stages: turns whose loads are under way, by frame. split: the width of a head in
-    two tiles (80 = 64 + 16) instead of one of the next power of two (128), by row; the tensor cores waste nothing worth it.
-    """
-
-    by_frame: bool
     block: int
     warps: int
     stages: int = 1
-    split: bool = False
 
 
-# Compiled for sm_90: 128 and 124 registers, no spill, 16-byte loads; by time on an H100: not measured yet.
-BY_FRAME = Attention(by_frame=True, block=64, warps=4, stages=2)
-BY_ROW = Attention(by_frame=False, block=128, warps=4)
-CHOSEN = BY_FRAME
+# The fastest of 24 on an H100 at 80, 160 and 480 rows: 20, 37 and 92 us a layer. One program per row and head, in whatever
+# shape, took 29, 56 and 157 at the best: it fetches the common prefix once per row. benchmarks/captioner.py (kernels) measures.
+CHOSEN = Attention(block=32, warps=2, stages=2)
 
 
 @triton.jit
@@ -59,68 +51,7 @@ def _add_norm(x, y, weight, bias, out, columns, eps, ADD: tl.constexpr, BLOCK: t
 
 
 @triton.jit
-def _attend_row(
-    qkv, prefix_k, prefix_v, own_k, own_v, at, out, scale,
-    HEADS: tl.constexpr, DIM: tl.constexpr, PREFIX: tl.constexpr, ROWS: tl.constexpr, LENGTH: tl.constexpr,
-    BLOCK: tl.constexpr, FIRST: tl.constexpr, REST: tl.constexpr,
-):  # fmt: skip
-    """One (row, head): its new key and value are stored; its query looks at ROWS rows' common prefix and at its own past."""
-    row = tl.program_id(0)
-    head = tl.program_id(1)
-    a = tl.arange(0, FIRST)
-    base = row * 3 * HEADS * DIM + head * DIM
-    common = ((row // ROWS).to(tl.int64) * HEADS + head) * PREFIX * DIM
-    own = (row.to(tl.int64) * HEADS + head) * LENGTH * DIM
-    now = tl.load(at + row).to(tl.int32)
-    # The newest position comes from registers: what another thread has just stored need not be visible yet.
-    q = tl.load(qkv + base + a, mask=a < DIM, other=0.0).to(tl.float32) * scale
-    k = tl.load(qkv + base + HEADS * DIM + a, mask=a < DIM, other=0.0)
-    v = tl.load(qkv + base + 2 * HEADS * DIM + a, mask=a < DIM, other=0.0)
-    tl.store(own_k + own + now * DIM + a, k, mask=a < DIM)
-    tl.store(own_v + own + now * DIM + a, v, mask=a < DIM)
-    top = tl.sum(q * k.to(tl.float32), 0)
-    mixed = v.to(tl.float32)
-    if REST:
-        b = FIRST + tl.arange(0, REST)
-        q_b = tl.load(qkv + base + b, mask=b < DIM, other=0.0).to(tl.float32) * scale
-        k_b = tl.load(qkv + base + HEADS * DIM + b, mask=b < DIM, other=0.0)
-        v_b = tl.load(qkv + base + 2 * HEADS * DIM + b, mask=b < DIM, other=0.0)
-        tl.store(own_k + own + now * DIM + b, k_b, mask=b < DIM)
-        tl.store(own_v + own + now * DIM + b, v_b, mask=b < DIM)
-        top += tl.sum(q_b * k_b.to(tl.float32), 0)
-        mixed_b = v_b.to(tl.float32)
-    total = tl.exp(top - top)
-    for first in range(0, PREFIX + LENGTH, BLOCK):  # what lies past `now` is masked and not fetched
-        n = first + tl.arange(0, BLOCK)
-        seen = n < PREFIX + now
-        keys_at = tl.where(n < PREFIX, prefix_k + (common + n * DIM), own_k + (own + (n - PREFIX) * DIM))
-        values_at = tl.where(n < PREFIX, prefix_v + (common + n * DIM), own_v + (own + (n - PREFIX) * DIM))
-        both = seen[:, None] & (a < DIM)[None, :]
-        keys = tl.load(keys_at[:, None] + a[None, :], mask=both, other=0.0)
-        values = tl.load(values_at[:, None] + a[None, :], mask=both, other=0.0)
-        if REST:
-            both_b = seen[:, None] & (b < DIM)[None, :]
-            keys_b = tl.load(keys_at[:, None] + b[None, :], mask=both_b, other=0.0)
-            values_b = tl.load(values_at[:, None] + b[None, :], mask=both_b, other=0.0)
-        scores = tl.sum(q[None, :] * keys.to(tl.float32), 1)
-        if REST:
-            scores += tl.sum(q_b[None, :] * keys_b.to(tl.float32), 1)
-        scores = tl.where(seen, scores, float("-inf"))
-        higher = tl.maximum(top, tl.max(scores, 0))
-        kept = tl.exp(top - higher)
-        p = tl.exp(scores - higher)
-        total = total * kept + tl.sum(p, 0)
-        mixed = mixed * kept + tl.sum(p[:, None] * values.to(tl.float32), 0)
-        if REST:
-            mixed_b = mixed_b * kept + tl.sum(p[:, None] * values_b.to(tl.float32), 0)
-        top = higher
-    tl.store(out + row * HEADS * DIM + head * DIM + a, mixed / total, mask=a < DIM)
-    if REST:
-        tl.store(out + row * HEADS * DIM + head * DIM + b, mixed_b / total, mask=b < DIM)
-
-
-@triton.jit
-def _attend_frame(
+def _attend(
     qkv, prefix_k, prefix_v, own_k, own_v, at, out, scale,
     HEADS: tl.constexpr, DIM: tl.constexpr, PREFIX: tl.constexpr, ROWS: tl.constexpr, LENGTH: tl.constexpr,
     BLOCK: tl.constexpr, WIDE: tl.constexpr, MANY: tl.constexpr, STAGES: tl.constexpr,
@@ -198,19 +129,13 @@ def attend(qkv: Any, prefix: Any, own: Any, at: Any, scale: float, how: Attentio
     heads, length, dim = own.shape[2:]
     out = torch.empty((rows, heads * dim), dtype=qkv.dtype, device=qkv.device)
     kernel, fixed = cut(how, heads, dim, prefix.shape[3], rows // frames, length)
-    grid = (frames if how.by_frame else rows, heads)
-    kernel[grid](qkv, prefix[0], prefix[1], own[0], own[1], at, out, scale, **fixed, num_warps=how.warps)
+    kernel[frames, heads](qkv, prefix[0], prefix[1], own[0], own[1], at, out, scale, **fixed, num_warps=how.warps)
     return out
 
 
 def cut(how: Attention, heads: int, dim: int, queries: int, rows: int, length: int) -> tuple[Any, dict[str, int]]:
     """The kernel and its compile-time numbers. rows: of a frame."""
     fixed = {"HEADS": heads, "DIM": dim, "PREFIX": queries, "ROWS": rows, "LENGTH": length, "BLOCK": how.block}
-    wide = triton.next_power_of_2(dim)
-    if how.by_frame:  # a tensor core's tile is 16 wide at least
-        many = max(16, triton.next_power_of_2(rows))
-        return _attend_frame, fixed | {"WIDE": max(16, wide), "MANY": many, "STAGES": how.stages}
-    first, rest = wide, 0
-    if how.split and wide > dim:
-        first, rest = wide // 2, triton.next_power_of_2(dim - wide // 2)
-    return _attend_row, fixed | {"FIRST": first, "REST": rest}
+    many = max(16, triton.next_power_of_2(rows))  # a tensor core's tile is 16 wide at least
+    wide = max(16, triton.next_power_of_2(dim))
+    return _attend, fixed | {"WIDE": wide, "MANY": many, "STAGES": how.stages}

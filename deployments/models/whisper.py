@@ -101,6 +101,14 @@ class Whisper:
             # large-v3 hears 128 bands; the file that says so, preprocessor_config.json, is often not copied along
             self.model.feature_extractor = FeatureExtractor(feature_size=self.model.model.n_mels)
 
+    def warm_up(self) -> None:
+        """A window of noise through encoder and decoder: the first one on a GPU took 27 s (H100), which no user should wait."""
+        noise = np.random.default_rng(0).normal(0, 0.1, AUDIO_RATE).astype(np.float32)
+        window = _Window(noise, ((0.0, 1.0),), ((0.0, 1.0),))
+        features = self._encode([window])
+        language, _ = self._language([([window], features)])
+        self._words([window], features, language)
+
     def hear(self, samples: Samples, language: str | None = None) -> Heard:
         """samples: (n,) float32 at 16 kHz. language: a code, or None to find it. Raises AnalyzerError for one it lacks."""
         if language is not None and language not in self.model.supported_languages:

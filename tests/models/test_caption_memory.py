@@ -53,7 +53,7 @@ def test_weights_and_frames() -> None:
         (80, True, "bf16"),
         (80, False, "fp16"),
         (9, True, "bf16"),
-        (8, True, "int8"),
+        (8, True, "nf4"),
         (6, True, "nf4"),
         (5.2, False, "nf4"),
     ],

@@ -240,7 +240,7 @@ def test_without_graphs_the_work_itself_is_given() -> None:
 
 KERNELS = """
 import torch
-from deployments.models.opt_kernels import BY_FRAME, BY_ROW, Attention, add_norm, attend
+from deployments.models.opt_kernels import CHOSEN, Attention, add_norm, attend
 from deployments.models.opt_layers import attend_plain
 torch.manual_seed(0)
 for y in (torch.randn(5, 40), None):
@@ -249,9 +249,9 @@ for y in (torch.randn(5, 40), None):
     kept, normed = add_norm(x.clone(), y, w, b, 1e-5)
     assert torch.allclose(kept, wanted)
     assert torch.allclose(normed, torch.nn.functional.layer_norm(wanted, (40,), w, b, 1e-5), atol=1e-5)
-one_turn, several = Attention(True, 256, 4), Attention(False, 16, 2)
+one_turn, several = Attention(256, 4), Attention(16, 2)
 for frames, rows, heads, dim, queries, length in ((2, 3, 2, 10, 5, 48), (1, 1, 4, 16, 40, 8), (2, 4, 1, 80, 32, 48)):
-    for how in (BY_FRAME, BY_ROW, one_turn, several, Attention(False, 128, 4, split=True)):
+    for how in (CHOSEN, one_turn, several):
         n = frames * rows
         prefix, own = torch.randn(2, frames, heads, queries, dim), torch.randn(2, n, heads, length, dim)
         at, qkv = torch.randint(0, length, (n,)), torch.randn(n, 3 * heads * dim)
@@ -280,9 +280,8 @@ def test_kernels_compile_for_an_h100_without_one(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     tensors = {n: "*bf16" for n in ("qkv", "prefix_k", "prefix_v", "own_k", "own_v", "x", "y", "weight", "bias", "out")}
     scalars = {"at": "*i64", "scale": "fp32", "columns": "i32", "eps": "fp32"}
-    shapes = (opt_kernels.BY_FRAME, opt_kernels.BY_ROW)
     for kernel, fixed, warps in (
-        *((*opt_kernels.cut(how, 32, 80, 32, 4, 48), how.warps) for how in shapes),  # as published
+        (*opt_kernels.cut(opt_kernels.CHOSEN, 32, 80, 32, 4, 48), opt_kernels.CHOSEN.warps),  # as published
         (opt_kernels._add_norm, {"ADD": True, "BLOCK": 4096}, 8),
     ):
         names = kernel.arg_names
@@ -303,16 +302,12 @@ def test_kernels_compile_for_an_h100_without_one(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("by_frame", [True, False], ids=["by frame", "by row"])
-def test_tokens_on_the_gpu_equal_generate(folder: Path, by_frame: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_on_the_gpu_equal_generate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of several sizes and sets of prompts through captured towers, prefills and steps, each twice, and past them."""
     import torch
 
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
-    from deployments.models import opt_kernels
-
-    monkeypatch.setattr(opt_kernels, "CHOSEN", opt_kernels.BY_FRAME if by_frame else opt_kernels.BY_ROW)
     made = load_captioner("cuda", DEFAULT, "fp32", TOKENS, 6, PROMPTS)
     assert isinstance(made, FastBlip2)
     given = pictures(8)
