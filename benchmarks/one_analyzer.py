@@ -149,6 +149,9 @@ def table_row(run: dict[str, Any]) -> dict[str, Any]:
         return {"what": what, "seen": f"failed: {run['error']}", "analyzers_ok": 0}
     best = max(run["batches"], key=lambda b: b["items_per_s"])
     seen = f"{best['items_per_s']:.0f} {run['item']}/s at batch {best['batch']}"
+    if run.get("shared"):  # no rate: others ran at the same time
+        best = run["batches"][-1]
+        seen = f"batch {best['batch']}"
     if run["device"] == "cuda":
         seen += f", {best['peak_mib'] + run['context_mib']:.0f} MiB of the card (weights {run['weights_mib']:.0f}, context {run['context_mib']:.0f})"
     else:
@@ -228,7 +231,7 @@ def measure(given: argparse.Namespace, clip: Path) -> dict[str, Any]:
             }
         )  # fmt: skip
     return {
-        **run, "weights_mib": round(weights + outside, 1), "context_mib": round(context, 1), "video_s": video_s,
+        **run, "shared": known_context is not None, "weights_mib": round(weights + outside, 1), "context_mib": round(context, 1), "video_s": video_s,
         "rss_mib": round(psutil.Process().memory_info().rss / 2**20, 1), "batches": batches,
     }  # fmt: skip
 

@@ -51,7 +51,9 @@ def hardware() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit the run was made at, with `+` when the tree had changes."""
+    """The commit the run was made at, with `+` when the tree had changes. CLIPGRAPH_COMMIT names it where a copy of the tree runs."""
+    if named := os.environ.get("CLIPGRAPH_COMMIT"):
+        return named
     head = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.strip()

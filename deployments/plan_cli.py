@@ -36,7 +36,10 @@ def show_plan(
             found[gib] = plan(gib * 1024, names, precisions=chosen_precisions(settings))
         except DoesNotFit as error:
             found[gib] = str(error)
-    table = Table("analyzer", *(f"{gib:g} GiB" for gib in cards), title="precision, batch, MiB on the card")
+    table = Table(title="precision, batch, MiB on the card")
+    table.add_column("analyzer", no_wrap=True)
+    for gib in cards:
+        table.add_column(f"{gib:.3g} GiB")
     for name in [n for n in names if n in footprints()]:
         table.add_row(name, *(_cell(found[gib], name) for gib in cards))
     table.add_section()
