@@ -68,7 +68,7 @@ class Monitor(threading.Thread):
 
 
 def gpu_now() -> tuple[float, float] | None:
-    """Busy share since the driver's last sample, and MiB in use, summed over cards' mean and total."""
+    """Busy share since the driver's last sample (mean over cards) and MiB in use (all cards). None without a card."""
     try:
         import pynvml
 

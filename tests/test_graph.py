@@ -156,8 +156,17 @@ def test_health_and_cards_tell_models_and_sources(service: str) -> None:
     assert set(state["deployments"]) == set(discover()) | {"decoder", "ingress"}
     cards = httpx.get(f"{service}/analyzers").json()
     assert [c["name"] for c in cards] == sorted(discover())
-    assert {c["state"]["condition"] for c in cards} == {"ready"}
-    assert all(c["state"]["model"]["source"] in ("package", "file", "builtin") for c in cards)
+    assert len(cards) == 21
+    conditions = {c["name"]: c["state"]["condition"] for c in cards}
+    assert {n for n, condition in conditions.items() if condition == "unavailable"} == FROM_THE_HUB
+    assert {n for n, condition in conditions.items() if condition == "ready"} == set(discover()) - FROM_THE_HUB
+    for card in cards:
+        if card["name"] in FROM_THE_HUB:
+            assert "clipgraph weights pull" in card["state"]["reason"]
+            assert card["weights"]
+            assert not any(row["present"] for row in card["weights"])
+        else:
+            assert card["state"]["model"]["source"] in ("package", "file", "builtin")
 
 
 def test_selection_options_and_range(service: str, sample: Path) -> None:
