@@ -169,12 +169,15 @@ def footprint_rows(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def footprint(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A line fitted through the peaks, above all of them. An analyzer that batches itself has a run for each batch."""
+    """A line fitted through the peaks, above all of them. An analyzer that batches itself has a run for each batch.
+
+    Sound comes in any length, so a count of clips bounds nothing: what the largest batch took is planned as a whole.
+    """
     least = min(runs, key=lambda run: run["weights_mib"])
     points = sorted((b["batch"], b["peak_mib"] - least["weights_mib"]) for run in runs for b in run["batches"])
     sizes, peaks = np.array([p[0] for p in points], float), np.array([p[1] for p in points])
     spread = sizes[-1] - sizes[0]
-    slope = max(0.0, float((peaks[-1] - peaks[0]) / spread)) if spread else 0.0
+    slope = max(0.0, float((peaks[-1] - peaks[0]) / spread)) if spread and least["item"] == "frames" else 0.0
     return {
         "analyzer": least["analyzer"], "precision": least["precision"], "context_mib": round(max(r["context_mib"] for r in runs)),
         "weights_mib": round(least["weights_mib"]), "fixed_mib": round(max(0.0, float(np.max(peaks - slope * sizes)))),

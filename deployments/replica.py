@@ -113,8 +113,8 @@ class AnalyzerReplica:
         self.batches = self.mixed_batches = 0
         self._batcher: FrameBatcher[_Job, _Done] = FrameBatcher(self._run_batch, len, DEFAULT_BATCH_FRAMES)
         limit_threads(threads)
-        if planned is not None and device == "cuda":
-            limit_memory(planned)
+        if planned is not None and device == "cuda" and self.analyzer.needs.view is not None:
+            limit_memory(planned)  # not of sound: a long clip's is one window, which no smaller batch divides
         began = time.perf_counter()
         try:
             self.analyzer.load(device)

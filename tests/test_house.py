@@ -14,7 +14,7 @@ from deployments.container import Limits
 from deployments.ingress import IngressConfig
 from deployments.pipeline import upstream_first_order
 from deployments.stages import STAGES, SUPPORT
-from graph import GraphArgs, checked_settings, choose_device
+from graph import GraphArgs, checked_settings, choose_device, plan_card
 
 ROOT = Path(__file__).resolve().parents[1]
 RAY_FILES = {"graph.py", "deployments/ingress.py"}
@@ -145,3 +145,15 @@ def test_settings_of_unknown_names_or_keys_are_refused() -> None:
         checked_settings(discover(), {"blip3": {}})
     with pytest.raises(ValueError, match="precison"):
         checked_settings(discover(), {"cut_analysis": {"precison": "int8"}})
+
+
+def test_the_card_is_planned_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    names, settings = list(discover()), checked_settings(discover(), {"blip2": {"precision": "nf4"}})
+    found = plan_card(GraphArgs(card_gib=80), names, settings)
+    assert found is not None
+    assert found.get("blip2").precision == "nf4"  # type: ignore[union-attr]
+    assert {row.analyzer for row in found.rows} == {n for n in names if STAGES[discover()[n].stage].num_gpus}
+    with pytest.raises(ValueError, match="too small"):
+        plan_card(GraphArgs(card_gib=4), names, settings)
+    monkeypatch.setattr("graph.smallest_card_mib", lambda: None)
+    assert plan_card(GraphArgs(), names, settings) is None

@@ -11,11 +11,23 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from deployments.analyzer import Analyzer, ClipContext, ModelInfo, Needs, Options, Result, Timed, Upstream, Window
+from deployments.analyzer import (
+    Analyzer,
+    ClipContext,
+    ModelInfo,
+    Needs,
+    Options,
+    Result,
+    Settings,
+    Timed,
+    Upstream,
+    Window,
+)
 from deployments.errors import AnalyzerError, DeviceBroken, InputMissing, WeightsMissing
 from deployments.media import Clip, ClipInfo, View
+from deployments.memory_plan import Planned
 from deployments.messages import Part
-from deployments.replica import AnalyzerReplica
+from deployments.replica import AnalyzerReplica, as_planned
 from tests.test_contract import clip_of
 
 VIEW = View(8.0, short_side=32)
@@ -248,3 +260,29 @@ def test_unknown_user_config_is_refused() -> None:
     wrapper, _ = replica()
     with pytest.raises(ValueError, match="batch_framse"):
         wrapper.reconfigure({"batch_framse": 3})
+
+
+class Choices(Settings):
+    precision: str = "auto"
+    batch_frames: int | None = None
+
+
+PLANNED = Planned("mean", "nf4", 16, 5000.0)
+
+
+def test_the_plan_fills_what_the_operator_left_open() -> None:
+    assert as_planned(Choices(), PLANNED) == Choices(precision="nf4", batch_frames=16)
+    fixed = Choices(precision="bf16", batch_frames=4)
+    assert as_planned(fixed, PLANNED) == fixed
+    assert as_planned(Choices(), None) == Choices()
+    assert as_planned(Settings(), PLANNED) == Settings()
+
+
+def test_the_planned_batch_caps_the_configured_one_unless_the_analyzer_batches_itself() -> None:
+    for settings, expected in ((Settings, 16), (Choices, 64)):
+        made = type("Made", (Mean,), {"calls": [], "threads": set(), "settings_type": settings})
+        wrapper = AnalyzerReplica("mean", "cpu", planned=PLANNED, analyzer_class=made)
+        wrapper.reconfigure({"batch_frames": 64})
+        assert wrapper._batcher.max_frames == expected
+        wrapper.reconfigure({"batch_frames": 8})
+        assert wrapper._batcher.max_frames == 8
