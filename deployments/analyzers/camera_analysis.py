@@ -21,7 +21,8 @@ from deployments.analyzers.cut_analysis import CutResult
 from deployments.analyzers.eye_tracking import EyeResult
 from deployments.media import FloatArray, Model, View
 from deployments.models.camera_speed import LONG, LONG_EVERY, RATE, camera_speeds, confirmed, corrected, stretched
-from deployments.models.global_motion import UNKNOWN, Motion, motion_between
+from deployments.models.global_motion import UNKNOWN, Motion, motion
+from deployments.models.looks import Look
 from deployments.models.movements import AXES, MovementKind, Span, movements, to_widths
 from deployments.models.point_tracks import gray_of
 from deployments.models.shot_size import ShotSize, face_shares, size_spans
@@ -138,12 +139,16 @@ def window_motions(window: Window) -> list[tuple[Motion, Motion]]:
     """
     frames = window.seen
     first = max(0, window.start - LONG)
-    grays = {i: gray_of(frames.pixels[i]) for i in range(first, window.stop)}
+    looks: dict[int, Look] = {}
     out = []
-    for i in range(window.start, window.stop):
-        step = motion_between(grays[i - 1], grays[i]) if i else UNKNOWN
+    for i in range(first, window.stop):
+        looks[i] = Look(gray_of(frames.pixels[i]))
+        looks.pop(i - LONG - 1, None)
+        if i < window.start:
+            continue
         due = round(float(frames.t[i]) * RATE) % LONG_EVERY == 0 and i >= LONG
-        out.append((step, motion_between(grays[i - LONG], grays[i]) if due else UNKNOWN))
+        step = motion(looks[i - 1], looks[i]) if i else UNKNOWN
+        out.append((step, motion(looks[i - LONG], looks[i]) if due else UNKNOWN))
     return out
 
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.models.point_tracks import Floats, Gray, corners, flattened, picture_area, starts, track
+from deployments.models.looks import Look, flattened, starts
+from deployments.models.point_tracks import Floats, Gray, between_bars, track
 
 INLIER = 0.7  # pixels; sub-pixel tracking plus compression scatters by 0.1-0.3
 INLIER_SHARE = 0.06  # of a point's own motion: parallax and lens distortion make even a rigid scene differ by that much
@@ -152,19 +153,27 @@ def camera_layer(
 
 def motion_between(before: Gray, after: Gray) -> Motion:
     """Motion of the picture from one (h, w) uint8 frame to the next; UNKNOWN when too little can be tracked or agrees."""
-    full_h, full_w = before.shape
-    top, bottom, left, right = picture_area(before, after)
-    before, after = before[top:bottom, left:right], after[top:bottom, left:right]
-    h, w = before.shape
-    points, cells = corners(before)
+    return motion(Look(before), Look(after))
+
+
+def motion(before: Look, after: Look) -> Motion:
+    """`motion_between` of frames that other pairs share."""
+    full_h, full_w = before.gray.shape
+    area = between_bars(before.ranges, after.ranges)
+    top, left = area[0], area[2]
+    part, other = before.within(area), after.within(area)
+    h, w = part.gray.shape
+    points, cells = part.corners
     if len(points) < max(MIN_POINTS, MIN_AREA * cells) or sectors(points, (h, w)) < MIN_SECTORS:
         return UNKNOWN
-    before, after = flattened(before, after)
-    moved, good = track(before, after, points, starts(before, after, points))
+    if np.array_equal(part.gray, other.gray):
+        return Motion(0.0, 0.0, 0.0, 0.0, 1.0, 1.0)
+    one, two = flattened(part, other)
+    moved, good = track(one.image, two.image, points, starts(one, two, points))
     layer = camera_layer(points[good], moved[good], (h, w)) if good.sum() >= MIN_POINTS else None
     if layer is not None and good.sum() < 0.7 * len(points):
         # Lost points of a fast turn or zoom are found when looked for where the others say.
-        again, found = track(before, after, points, predicted(layer[0], points))
+        again, found = track(one.image, two.image, points, predicted(layer[0], points))
         found &= ~good
         moved[found], good = again[found], good | found
         layer = camera_layer(points[good], moved[good], (h, w))
