@@ -166,10 +166,11 @@ def motion(before: Look, after: Look) -> Motion:
     points, cells = part.corners
     if len(points) < max(MIN_POINTS, MIN_AREA * cells) or sectors(points, (h, w)) < MIN_SECTORS:
         return UNKNOWN
-    if np.array_equal(part.gray, other.gray):
-        return Motion(0.0, 0.0, 0.0, 0.0, 1.0, 1.0)
     one, two = flattened(part, other)
-    moved, good = track(one.image, two.image, points, starts(one, two, points))
+    if np.array_equal(part.gray, other.gray):
+        moved, good = points.copy(), np.ones(len(points), bool)
+    else:
+        moved, good = track(one.image, two.image, points, starts(one, two, points))
     layer = camera_layer(points[good], moved[good], (h, w)) if good.sum() >= MIN_POINTS else None
     if layer is not None and good.sum() < 0.7 * len(points):
         # Lost points of a fast turn or zoom are found when looked for where the others say.

@@ -142,15 +142,20 @@ def starts(before: Flat, after: Flat, points: Floats) -> Floats:
     h, w = one.shape
     dense = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     dense.setFinestScale(1)  # of pictures at half size: the preset's quarter of the full size
-    flow = np.asarray(dense.calc(one, two, None), np.float32)
+    flow = np.asarray(dense.calc(one, two, np.zeros((h, w, 2), np.float32)), np.float32)
     jumps = shifts(before, after)
     x, y = np.minimum(points[:, 0].astype(int) // 2, w - 1), np.minimum(points[:, 1].astype(int) // 2, h - 1)
-    rows, cols = np.arange(h), np.arange(w)
+    rows, cols = np.arange(h, dtype=np.float32), np.arange(w, dtype=np.float32)
     # cv2.remap would be the way, but OpenCV 5.0.0's gave other pixels from call to call.
-    step = np.rint(flow).astype(np.intp)
-    down, along = rows[:, None] + step[..., 1], cols + step[..., 0]
-    pictures = [two, two[np.clip(down, 0, h - 1, out=down), np.clip(along, 0, w - 1, out=along)]]
-    pictures += [two[np.clip(rows + dy, 0, h - 1)[:, None], np.clip(cols + dx, 0, w - 1)] for dx, dy in jumps]
+    whole = np.rint(flow)
+    down = np.clip(whole[..., 1] + rows[:, None], 0, h - 1)
+    down *= w
+    down += np.clip(whole[..., 0] + cols, 0, w - 1)
+    pictures = [two, two.ravel().take(down.astype(np.intp))]
+    pictures += [
+        two.take(np.clip(rows + dy, 0, h - 1).astype(int), 0).take(np.clip(cols + dx, 0, w - 1).astype(int), 1)
+        for dx, dy in jumps
+    ]
     moves = np.zeros((len(pictures), len(points), 2), np.float32)
     moves[1] = 2 * flow[y, x]
     for move, jump in zip(moves[2:], jumps, strict=True):
