@@ -12,7 +12,7 @@ import numpy as np
 from deployments.analyzer import Window
 from deployments.media import FrameArray
 from deployments.models.craft import Box, Found
-from deployments.models.text_changes import STRONG, Ask, Strokes, plan, slopes, strength, strips
+from deployments.models.text_changes import STRONG, Ask, Strokes, plan, slopes, strips
 from deployments.models.text_tracks import Line, Sight, Track, follow, overlap
 
 # Lines of 3 % of the height are all found at 448 rows (13 px letters), and at 352; character error 4.3 % and 6.8 %.
@@ -132,7 +132,7 @@ def _gaps(tracks: Sequence[Track], grey: FrameArray) -> list[Ask]:
             if any(frame in t.boxes and overlap(t.boxes[frame], box)[1] > ON_TOP for t in tracks):
                 continue
             x0, y0, x1, y1 = (max(0, round(v)) for v in box)
-            there = strength(slopes(grey[frame, y0:y1, x0:x1])) > STRONG
+            there = slopes(grey[frame, y0:y1, x0:x1]).size > STRONG
             if there.sum() >= LEFT * track.strokes:
                 rows.setdefault(frame, []).append((box[1], box[3]))
     return [ask for frame, spans in rows.items() for ask in strips(frame, spans, grey.shape[1])]
