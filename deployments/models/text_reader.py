@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Generator, Sequence
 from difflib import SequenceMatcher
@@ -196,14 +197,23 @@ class WindowReader:
         self.asks: list[Ask] = next(self.reading)
 
     def strips(self) -> list[FrameArray]:
+        """(h, w, 3) uint8 RGB of each ask. Only the rows that its strip is made of are scaled, to the same pixels."""
         import cv2
 
+        full = self.frames.shape[1]
+        whole = math.gcd(full, self.height)
         out = []
         for ask in self.asks:
             small = self.frames[ask.frame]
+            top = 0
             if small.shape[:2] != (self.height, self.width):
-                small = cv2.resize(small, (self.width, self.height), interpolation=cv2.INTER_AREA)
-            out.append(small[ask.y0 : ask.y1])
+                # Every `step` rows of the small picture are made of `step * full / height` whole rows of the large one.
+                step = self.height // whole
+                first, last = ask.y0 // step, -(-ask.y1 // step)
+                top, rows = first * step, (last - first) * step
+                part = small[first * full // whole : last * full // whole]
+                small = cv2.resize(part, (self.width, rows), interpolation=cv2.INTER_AREA)
+            out.append(small[ask.y0 - top : ask.y1 - top])
         return out
 
     def crop(self, ask: Ask, box: Box) -> FrameArray:
