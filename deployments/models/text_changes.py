@@ -96,7 +96,7 @@ def per_cell(mask: Mask) -> NDArray[np.int64]:
     # Eight pixels of a row are one 64-bit number, whose bytes never pass 64 when eight rows and then the bytes are added:
     # 24 times as fast as a sum over bools (0.03 ms for 448x797).
     eights = np.ascontiguousarray(mask[: h * CELL, : w * CELL]).view(np.uint64).reshape(h, CELL, w).sum(1)
-    return (eights * np.uint64(0x0101010101010101) >> np.uint64(56)).astype(np.int64)
+    return np.asarray(eights * np.uint64(0x0101010101010101) >> np.uint64(56), np.int64)
 
 
 @dataclass(frozen=True)
