@@ -46,7 +46,9 @@ def repeated(piece: Path, path: Path, times: int, piece_s: float) -> Path:
 def first_seconds(source: Path, path: Path, seconds: float) -> Path:
     """The clip up to about that moment, without encoding again: cut in decoding order, so that no frame lacks the one it builds on."""
     with av.open(str(source)) as given, av.open(str(path), "w") as out:
-        streams = {s.index: out.add_stream_from_template(s) for s in (*given.streams.video[:1], *given.streams.audio[:1])}
+        streams = {
+            s.index: out.add_stream_from_template(s) for s in (*given.streams.video[:1], *given.streams.audio[:1])
+        }
         first: dict[int, int] = {}
         for packet in given.demux(*(given.streams[index] for index in streams)):
             if packet.dts is None or packet.time_base is None:

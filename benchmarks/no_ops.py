@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deployments.analyzer import Analyzer, ClipContext, ModelInfo, Result, Window, discover
+from deployments.pipeline import upstream_first_order
 
 
 class NoOp(Analyzer[Result]):
@@ -25,7 +26,7 @@ class NoOp(Analyzer[Result]):
 
 
 def graph(media_root: str, names: Sequence[str] | None = None, keeping: bool = False) -> Any:
-    """The application of the real ingress, pipeline, decoder and wrapper around no-ops for the named analyzers, or all.
+    """The application of the real ingress, pipeline, decoder and wrapper around no-ops for the named analyzers and their upstreams, or all.
 
     keeping: the decoder keeps what it has decoded and answers with it when it is asked the same again.
     """
@@ -38,11 +39,9 @@ def graph(media_root: str, names: Sequence[str] | None = None, keeping: bool = F
     from graph import deployment, serve
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    kinds = {
-        n: type("NoOpOf", (NoOp,), {"name": n, "needs": cls.needs})
-        for n, cls in discover().items()
-        if names is None or n in names
-    }
+    real = discover()
+    order = upstream_first_order(real, list(real) if names is None else names)
+    kinds = {n: type("NoOpOf", (NoOp,), {"name": n, "needs": real[n].needs}) for n in order}
 
     class Bench(Ingress):
         def __init__(self, *args: Any) -> None:

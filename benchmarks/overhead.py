@@ -74,7 +74,13 @@ def timed(url: str, clip: Path) -> tuple[float, Report]:
         response = httpx.post(url, files={"file": (clip.name, body)}, timeout=600)
     wall_s = time.perf_counter() - began
     response.raise_for_status()
-    return wall_s, Report.model_validate_json(response.content)
+    return wall_s, without_results(response.json())
+
+
+def without_results(body: dict[str, Any]) -> Report:
+    """A report whose analyzers are no-ops: their results are not of the types that those names stand for."""
+    outcomes = {name: {**outcome, "result": None} for name, outcome in body["analyzers"].items()}
+    return Report.model_validate({**body, "analyzers": outcomes})
 
 
 def real_wall_s(clip: str, machine: dict[str, Any], results: Iterable[dict[str, Any]]) -> float | None:

@@ -1,7 +1,7 @@
 """The service as its users meet it: start-up, memory, and wall time per clip over HTTP, one after another or several at once.
 
 python -m benchmarks.service [CLIP ...] [--concurrency 1,2,4,8,16] [--per-client 2] [--baseline [--baseline-seconds N]]
-                             [--config FILE] [--out FOLDER] [--name NAME]
+                             [--config FILE] [--port N] [--out FOLDER] [--name NAME]
 
 Clips: the generated sample by default. At concurrency 1 each clip is sent twice; at higher ones every client sends --per-client
 clips, one after another; a 503 is waited out as its Retry-After says. --baseline runs the old way (benchmarks.baseline) on the
@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--baseline", action="store_true")
     parser.add_argument("--baseline-seconds", type=float, help="of the first clip; the rate per second is compared")
     parser.add_argument("--config", type=Path, default=ROOT / "serve_config.yaml")
+    parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--name", default="")
     given = parser.parse_args()
@@ -51,8 +52,8 @@ def main() -> None:
     if not given.clips and not clips[0].exists():
         subprocess.run([sys.executable, "-m", "tests.clips.sample", str(clips[0])], cwd=ROOT, check=True)
     config = yaml.safe_load(given.config.read_text())
-    config["http_options"]["port"] = 8765
-    url = "http://127.0.0.1:8765"
+    config["http_options"]["port"] = given.port
+    url = f"http://127.0.0.1:{given.port}"
     before = shared_gib()
     with tempfile.TemporaryDirectory() as folder:
         path, log_path = Path(folder) / "serve_config.yaml", Path(folder) / "log"

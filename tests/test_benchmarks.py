@@ -16,8 +16,8 @@ from benchmarks import service
 from benchmarks.baseline import against, rows_of
 from benchmarks.clips import first_seconds
 from benchmarks.monitor import Monitor, spent_between, title_of
-from benchmarks.old_way import OneByOne, decode, frames_wanted, windows_for
-from benchmarks.overhead import real_wall_s
+from benchmarks.old_way import OneByOne, decode, frames_wanted, plainly, windows_for
+from benchmarks.overhead import figures_of, real_wall_s, without_results
 from benchmarks.schedule import ORDER, deal, jobs_of, ready
 from deployments.analyzer import Upstream, discover
 from deployments.container import probe
@@ -25,6 +25,7 @@ from deployments.decode import decode_segment
 from deployments.media import NATIVE, Segment, View
 from tests.clips import draw, sound
 from tests.clips.write import write
+from tests.harness import tiny_weights
 
 KINDS = discover()
 
@@ -128,6 +129,20 @@ def test_four_generate_calls_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [(1, p) for _ in range(2) for p in "abcd"]
 
 
+def test_plain_generate_says_what_the_fast_path_says() -> None:
+    from deployments.analyzers.blip2 import ASPECTS, SIDE, Blip2
+
+    analyzer = Blip2()
+    with tiny_weights("blip2"):
+        analyzer.load("cpu")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), np.uint8)
+    prompts = [analyzer.prompts[aspect] for aspect in ASPECTS]
+    fast = analyzer.captioner.texts(pixels, prompts)
+    plainly(analyzer)
+    assert isinstance(analyzer.captioner, OneByOne)
+    assert analyzer.captioner.texts(pixels, prompts) == fast
+
+
 @contextmanager
 def busy_server(refusals: int, retry_after: str | None) -> Iterator[str]:
     """Answers 503 so many times, then 422."""
@@ -225,3 +240,25 @@ def test_the_wall_time_that_overhead_is_a_share_of() -> None:
     ]
     assert real_wall_s("a.mp4", here, results) == 8.0
     assert real_wall_s("b.mp4", here, results) is None
+
+
+def test_overhead_is_a_share_of_the_real_wall_time() -> None:
+    info = {
+        "name": "a.mp4", "duration": 15.0, "end": 15.0, "width": 8, "height": 8, "fps": 30.0, "variable_rate": False, "frames": 450,
+        "rotation": 0, "container": "mov", "video_codec": "h264", "pixel_format": "yuv420p", "bit_rate": 1, "size_bytes": 1,
+    }  # fmt: skip
+    timing = {"wall_s": 3.0, "probe_s": 0.1, "decode_s": 2.5, "realtime_factor": 0.2, "frames_decoded": 450, "segments": 1}  # fmt: skip
+    outcomes = {"cut_analysis": {"status": "ok", "result": {"segments": [], "notes": ["450 outputs"]}}}
+    body = {
+        "id": "x",
+        "clip": info,
+        "readable_until": 15.0,
+        "analyzers": outcomes,
+        "counts": {"asked": 1, "ok": 1},
+        "timing": timing,
+    }
+    report = without_results(body)
+    figures = figures_of("a.mp4", (3.2, report), [(0.5, report), (0.3, report), (0.4, report)], 8.0)
+    assert (figures["overhead_s"], figures["decode_s"], figures["analyzers_ok"]) == (0.4, 2.5, 1)
+    assert figures["overhead_share"] == pytest.approx(0.05)
+    assert figures_of("a.mp4", (3.2, report), [(0.5, report)], None)["overhead_share"] is None
