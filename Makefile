@@ -45,5 +45,5 @@ bench: setup
 	$(BIN)/python -m benchmarks.service out/sample_720p_30s.mp4 out/sample.mp4 --baseline --baseline-seconds 4
 	$(BIN)/python -m benchmarks.overhead out/sample.mp4
 	$(BIN)/python -m benchmarks.one_analyzer --clip out/sample.mp4 --names cut_analysis,eye_tracking,object_detection,text_overlay --batches 1,32
-	$(BIN)/python -m benchmarks.data_path 120
+	$(BIN)/python -m benchmarks.data_path 60
 	$(BIN)/python -m docs.generate

@@ -19,6 +19,8 @@ from benchmarks.clips import moving_photo
 from benchmarks.no_ops import graph
 from benchmarks.record import write
 
+DEFAULT_S = 600  # long enough to see whether memory grows with the clip
+
 
 class StorePeak(threading.Thread):
     """The most bytes that Ray's object store held."""
@@ -41,7 +43,7 @@ def main() -> None:
     import ray
     from ray import serve
 
-    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 600
+    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_S
     ray.init(include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
         clip = moving_photo(Path(folder) / "long.mp4", seconds)
@@ -80,7 +82,7 @@ def main() -> None:
         "weights": "none: no-op analyzers",
         "rows": rows,
     }
-    print(write("data_path", figures))
+    print(write("data_path" if seconds == DEFAULT_S else f"data_path_{seconds}s", figures))
 
 
 if __name__ == "__main__":
