@@ -12,6 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from deployments.models.effect_track import UNIFORM, Found, Track, alike, closed, runs, smooth
+from deployments.models.frame_statistics import Floats
 
 FROZEN = (
     0.12,
