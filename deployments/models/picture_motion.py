@@ -7,6 +7,7 @@ registration (Lucas and Kanade 1981) with three parameters; `jump` is normalised
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -124,31 +125,42 @@ def jump(y: Tensor, change: Tensor, before: Tensor, after: Tensor) -> list[Tenso
     sudden = (change > JUMP_CHANGE) & (change > 2 * change[before]) & (change > 2 * change[after])
     for i in torch.nonzero(sudden).flatten().tolist():
         now, past = (F.avg_pool2d(y[k][None, None], 2) for k in (i, int(before[i])))
-        matches = {math.log(scale): _best_match(past, now, scale) for scale in SCALES}
-        matches |= {-math.log(scale): _best_match(now, past, scale) for scale in SCALES[1:]}
+        closer = _best_matches(past, now, SCALES)
+        wider = _best_matches(now, past, SCALES[1:])
+        best = torch.cat([closer, wider]).tolist()
+        matches = dict(zip([*map(math.log, SCALES), *(-math.log(k) for k in SCALES[1:])], best, strict=True))
         zoom = max(matches, key=lambda k: matches[k])
         still = max(v for k, v in matches.items() if abs(k) < 0.06)
         found[i] = torch.tensor([zoom, matches[zoom], still], device=y.device)
     return list(found.unbind(1))
 
 
-def _best_match(large: Tensor, small: Tensor, scale: float) -> float:
-    """Highest normalised correlation of the middle 90 % of `small`, shrunk by `scale`, anywhere in `large` (both (1, 1, h, w))."""
+def _best_matches(large: Tensor, small: Tensor, scales: Sequence[float]) -> Tensor:
+    """(scales,): highest normalised correlation of the middle 90 % of `small`, shrunk by each scale, anywhere in `large`.
+
+    large, small: (1, 1, h, w). The means under the template come from running sums, in float64 as squares add up to 1e9.
+    """
     import torch
     import torch.nn.functional as F
 
     h, w = large.shape[2:]
     ch, cw = round(h * 0.05), round(w * 0.05)
     middle = small[:, :, ch : h - ch, cw : w - cw]
-    th, tw = max(4, round(middle.shape[2] / scale)), max(4, round(middle.shape[3] / scale))
-    template = F.interpolate(middle, size=(th, tw), mode="bilinear", antialias=True, align_corners=False)
-    template = template - template.mean()
-    norm = template.square().sum().clamp(min=th * tw)
-    size = (h, w)
-    spectrum = torch.fft.rfft2(large[0, 0], s=size)
-    product = torch.fft.irfft2(spectrum * torch.fft.rfft2(template[0, 0], s=size).conj(), s=size)
-    product = product[: h - th + 1, : w - tw + 1]
-    sums = F.avg_pool2d(large, (th, tw), 1)[0, 0]
-    squares = F.avg_pool2d(large.square(), (th, tw), 1)[0, 0]
-    spread = ((squares - sums.square()).clamp(min=1.0) * (th * tw) * norm).sqrt()
-    return float((product / spread).max())
+    sizes = [(max(4, round(middle.shape[2] / k)), max(4, round(middle.shape[3] / k))) for k in scales]
+    templates = torch.zeros(len(scales), h, w, device=large.device)
+    for template, (th, tw) in zip(templates, sizes, strict=True):
+        shrunk = F.interpolate(middle, size=(th, tw), mode="bilinear", antialias=True, align_corners=False)[0, 0]
+        template[:th, :tw] = shrunk - shrunk.mean()
+    spectrum = torch.fft.rfft2(large[0, 0]) * torch.fft.rfft2(templates).conj()
+    products = torch.fft.irfft2(spectrum, s=(h, w))
+    norms = templates.square().sum((1, 2))
+    powers = torch.cat([large[0], large[0].square()]).double()
+    total = F.pad(powers.cumsum(1).cumsum(2), (1, 0, 1, 0))
+    best = []
+    for product, norm, (th, tw) in zip(products, norms, sizes, strict=True):
+        area = th * tw
+        boxes = total[:, th:, tw:] - total[:, :-th, tw:] - total[:, th:, :-tw] + total[:, :-th, :-tw]
+        mean, square = boxes / area
+        spread = ((square - mean.square()).clamp(min=1.0) * area * norm.clamp(min=area)).sqrt()
+        best.append((product[: h - th + 1, : w - tw + 1] / spread).amax())
+    return torch.stack(best).float()
