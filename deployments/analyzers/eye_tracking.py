@@ -19,7 +19,6 @@ from pydantic import Field
 
 from deployments.analyzer import Analyzer, ClipContext, ModelInfo, Needs, Result, Timed, Window
 from deployments.media import FrameArray, Frames, Model, View
-from deployments.models.face_detector import Searched
 from deployments.models.face_tracks import Direction, Sighting, direction, runs, shut, tracks
 from deployments.models.mediapipe_faces import Face, FaceFinder, Roi, between, distinct
 from deployments.weights import package_version
@@ -97,9 +96,9 @@ class EyeTracking(Analyzer[EyeResult]):
     needs = Needs(view=View(RATE, short_side=FACE_SIDE), window=32, context=1)
 
     def load(self, device: str) -> None:
-        """The networks are small and run on the CPU whatever the device. Raises WeightsMissing."""
-        self.device = "cpu"
-        self._finder = FaceFinder()
+        """The detector runs on the device, the small networks on each face on the CPU. Raises WeightsMissing."""
+        self.device = device
+        self._finder = FaceFinder(device)
         self.model = ModelInfo(
             name="MediaPipe BlazeFace full range + FaceMesh + iris",
             source=self._finder.located.source,
@@ -116,12 +115,13 @@ class EyeTracking(Analyzer[EyeResult]):
         searched = {k for k, t in enumerate(frames.t) if round(float(t) * RATE) % 2 == 0}
         places: dict[int, list[Roi]] = {}
         faces: dict[int, tuple[Face, ...]] = {}
-        for k in sorted(searched):
-            faces[k], places[k] = seen.accept(k, seen.detect(k))
+        order = sorted(searched)
+        for k, candidates in zip(order, self._finder.detect_all([frames.pixels[k] for k in order]), strict=True):
+            faces[k], places[k] = seen.accept(k, candidates)
         for k in answered:
             if k not in searched:
                 beside = between(places.get(k - 1, []), places.get(k + 1, []))
-                faces[k], _ = seen.accept(k, beside if k > 0 else seen.detect(k))
+                faces[k], _ = seen.accept(k, beside if k > 0 else self._finder.detect(frames.pixels[k]))
         return [faces[k] for k in answered]
 
     def summarize(self, outputs: Sequence[tuple[Face, ...]], clip: ClipContext) -> EyeResult:
@@ -152,16 +152,12 @@ class _Seen:
 
     def __init__(self, finder: FaceFinder, pixels: FrameArray) -> None:
         self._finder, self._pixels = finder, pixels
-        self._searched = Searched()
         # The first of the identical pictures that each belongs to, and what is at a place of that one.
         self._first = np.arange(len(pixels))
         for k in range(1, len(pixels)):
             if np.array_equal(pixels[k], pixels[k - 1]):
                 self._first[k] = self._first[k - 1]
         self._at: dict[tuple[int, Roi], tuple[Face, Roi] | None] = {}
-
-    def detect(self, k: int) -> list[Roi]:
-        return self._finder.detect(self._pixels[k], self._searched)
 
     def accept(self, k: int, candidates: Sequence[Roi]) -> tuple[tuple[Face, ...], list[Roi]]:
         """The candidates in picture k that are faces, each once, and the places fitted to them."""

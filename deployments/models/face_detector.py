@@ -8,6 +8,7 @@ tiles, nor dense weights, nor onnxruntime took less than 3.3 ms, and PyTorch too
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ from numpy.typing import NDArray
 
 from deployments.errors import WeightsMissing
 from deployments.media import FrameArray
-from deployments.weights import Located
+from deployments.weights import Located, locate
 
 Floats = NDArray[np.float64]
 Found = tuple[Floats, Floats, Floats]  # boxes (n, 4), both eye centres (n, 2, 2) in pixels, scores (n,)
 Tile = tuple[int, int, int, int]  # x, y, width, height in pixels
 
+MEND = 'Install it with: uv pip install "mediapipe==0.10.14"'
 DETECTOR_PX = 192
 DETECTED = (
     0.4  # detector score from which a place is looked at; true faces of 22-300 px scored 0.66-0.95, blurred ones less
@@ -29,6 +31,11 @@ LEVELS = (np.arange(256).astype(np.float32) / 127.5 - 1.0).astype(np.float32)  #
 # Levels of 255 that every pixel of a tile, as the network sees it, may differ from the one last searched and still share its
 # answer. Coding noise of a standing picture stays within it; a face that fades in leaves it long before it can be told.
 SAME_LEVELS = 4
+
+
+def network(name: str, folder: str) -> Located:
+    """A network that the mediapipe package carries. Raises WeightsMissing when it is not installed."""
+    return locate(name, module="mediapipe", inside=f"modules/{folder}/{name}", mend=MEND)
 
 
 class Net:
@@ -72,42 +79,41 @@ class Searched:
 
 
 class Detector:
-    """The network and its reading. Raises WeightsMissing when LiteRT is not installed."""
+    """The network and its reading. Raises WeightsMissing when the mediapipe package or LiteRT is not installed."""
 
-    def __init__(self, located: Located) -> None:
-        self._net = Net(located)
+    def __init__(self) -> None:
+        self.located = network("face_detection_full_range_sparse.tflite", "face_detection")
+        self._net = Net(self.located)
         centres = (np.arange(DETECTOR_PX // 4) + 0.5) / (DETECTOR_PX // 4)
         self._anchors = np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
 
-    def search(self, picture: FrameArray, searched: Searched) -> Found:
-        """What the network proposes in all tiles of a (h, w, 3) uint8 RGB picture, in pixels of the picture."""
-        height, width = picture.shape[:2]
-        boxes, eyes, scores = [], [], []
-        for tile in tiles(width, height):
-            x, y = tile[:2]
-            box, pair, score = self._search_tile(picture, tile, searched)
-            boxes.append(box + np.array([x, y, x, y]))
-            eyes.append(pair + np.array([x, y]))
-            scores.append(score)
-        return np.concatenate(boxes), np.concatenate(eyes), np.concatenate(scores)
+    def search_all(self, pictures: Sequence[FrameArray]) -> list[Found]:
+        """What the network proposes in all tiles of each (h, w, 3) uint8 RGB picture, in pixels of the picture.
 
-    def _search_tile(self, picture: FrameArray, tile: Tile, searched: Searched) -> Found:
-        """In pixels of the tile."""
+        The pictures are of one size and in order of time: tiles that stand still are searched once.
+        """
+        searched = Searched()
+        return [self._search(picture, searched) for picture in pictures]
+
+    def _search(self, picture: FrameArray, searched: Searched) -> Found:
         import cv2
 
-        x, y, w, h = tile
-        scale = DETECTOR_PX / max(h, w)
-        size = max(1, round(w * scale)), max(1, round(h * scale))
-        shrunk = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        small: FrameArray = cv2.resize(picture[y : y + h, x : x + w], size, interpolation=shrunk)  # type: ignore[assignment]
-        found = searched.get(tile, small)
-        if found is None:
-            found = self._read(small, float(max(h, w)))
-            searched.put(tile, small, found)
-        return found
+        found: list[Found] = []
+        for tile in tiles(picture.shape[1], picture.shape[0]):
+            x, y, w, h = tile
+            size, shrinks = fitting(w, h)
+            how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            small: FrameArray = cv2.resize(picture[y : y + h, x : x + w], size, interpolation=how)  # type: ignore[assignment]
+            again = searched.get(tile, small)
+            if again is None:
+                again = self._read(small, tile)
+                searched.put(tile, small, again)
+            found.append(again)
+        box, pair, score = (np.concatenate(part) for part in zip(*found, strict=True))
+        return box, pair, score
 
-    def _read(self, small: FrameArray, side: float) -> Found:
-        """The network on a picture of at most 192 pixels a side. side: pixels that its 192 stand for."""
+    def _read(self, small: FrameArray, tile: Tile) -> Found:
+        """The network on a tile made smaller."""
         import cv2
 
         square = np.full((DETECTOR_PX, DETECTOR_PX, 3), LEVELS[0], np.float32)
@@ -115,11 +121,23 @@ class Detector:
         raw, logits = self._net(square)
         score = sigmoid(logits.reshape(-1))
         keep = np.flatnonzero(score >= DETECTED)
-        values = raw.reshape(-1, 16)[keep].astype(np.float64) / DETECTOR_PX
-        centre = values[:, :2] + self._anchors[keep]
+        return self.placed(raw.reshape(-1, 16)[keep], keep, score[keep], tile)
+
+    def placed(self, raw: NDArray[np.float32], anchor: NDArray[np.int64], score: Floats, tile: Tile) -> Found:
+        """The network's (n, 16) numbers at its anchors (n,), read in pixels of the picture that the tile is of."""
+        values = raw.astype(np.float64) / DETECTOR_PX
+        centre = values[:, :2] + self._anchors[anchor]
         half = values[:, 2:4] / 2
-        pair = values[:, 4:8].reshape(-1, 2, 2) + self._anchors[keep, None]
-        return np.concatenate([centre - half, centre + half], axis=1) * side, pair * side, score[keep]
+        pair = values[:, 4:8].reshape(-1, 2, 2) + self._anchors[anchor, None]
+        x, y, side = tile[0], tile[1], float(max(tile[2:]))
+        box = np.concatenate([centre - half, centre + half], axis=1) * side
+        return box + np.array([x, y, x, y]), pair * side + np.array([x, y]), score
+
+
+def fitting(width: int, height: int) -> tuple[tuple[int, int], bool]:
+    """(width, height) that a tile has within the network's square, and whether that is smaller than it was."""
+    scale = DETECTOR_PX / max(width, height)
+    return (max(1, round(width * scale)), max(1, round(height * scale))), scale < 1
 
 
 def tiles(width: int, height: int) -> list[Tile]:

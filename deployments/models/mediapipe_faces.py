@@ -18,12 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.media import FrameArray
-from deployments.models.face_detector import Detector, Net, Searched, sigmoid
+from deployments.models.face_detector import Detector, Net, network, sigmoid
 from deployments.models.face_detector import tiles as tiles
-from deployments.weights import locate
+from deployments.models.face_detector_gpu import GpuDetector
 
 Floats = NDArray[np.float64]
-MEND = 'Install it with: uv pip install "mediapipe==0.10.14"'
 
 MESH_PX, IRIS_PX = 192, 64
 PRESENT = (
@@ -87,27 +86,20 @@ class Roi(NamedTuple):
 class FaceFinder:
     """The three networks. Raises WeightsMissing when the mediapipe package or LiteRT is not installed."""
 
-    def __init__(self) -> None:
-        folder = "modules/face_detection", "modules/face_landmark", "modules/iris_landmark"
-        names = "face_detection_full_range_sparse.tflite", "face_landmark.tflite", "iris_landmark.tflite"
-        found = [
-            locate(n, module="mediapipe", inside=f"{f}/{n}", mend=MEND) for f, n in zip(folder, names, strict=True)
-        ]
-        self.located = found[1]
-        self._detector, self._mesh, self._iris = Detector(found[0]), Net(found[1]), Net(found[2])
+    def __init__(self, device: str = "cpu") -> None:
+        """device: where the detector runs; the other networks run on the CPU."""
+        self._detector = Detector() if device == "cpu" else GpuDetector(device)
+        self.located = network("face_landmark.tflite", "face_landmark")
+        self._mesh = Net(self.located)
+        self._iris = Net(network("iris_landmark.tflite", "iris_landmark"))
 
-    def detect(self, picture: FrameArray, searched: Searched | None = None) -> list[Roi]:
-        """Where faces may be in a (h, w, 3) uint8 RGB picture, best first, at most MOST_FACES.
+    def detect(self, picture: FrameArray) -> list[Roi]:
+        """Where faces may be in a (h, w, 3) uint8 RGB picture, best first, at most MOST_FACES."""
+        return self.detect_all([picture])[0]
 
-        searched: what the pictures just before had; tiles that look the same are not searched again.
-        """
-        box, pair, score = self._detector.search(picture, searched or Searched())
-        rois = []
-        for k in distinct(box, score)[:MOST_FACES]:
-            dx, dy = pair[k, 1] - pair[k, 0]
-            x0, y0, x1, y1 = box[k]
-            rois.append(Roi((x0 + x1) / 2, (y0 + y1) / 2, 1.5 * max(x1 - x0, y1 - y0), float(np.arctan2(dy, dx))))
-        return rois
+    def detect_all(self, pictures: Sequence[FrameArray]) -> list[list[Roi]]:
+        """The same for pictures of one size in order of time."""
+        return [_rois(*found) for found in self._detector.search_all(pictures)]
 
     def face(self, picture: FrameArray, roi: Roi) -> tuple[Face, Roi] | None:
         """The face in this place and the place fitted to it, or None when there is none."""
@@ -162,6 +154,16 @@ class FaceFinder:
         both = np.concatenate([lids.reshape(71, 3)[:16, :2], iris.reshape(5, 3)[:1, :2]]).astype(np.float64)
         both = both @ matrix[:, :2].T + matrix[:, 2]
         return both[:16], both[16]
+
+
+def _rois(box: Floats, pair: Floats, score: Floats) -> list[Roi]:
+    """Squares around the best of the detector's proposals: boxes (n, 4), both eye centres (n, 2, 2), scores (n,)."""
+    rois = []
+    for k in distinct(box, score)[:MOST_FACES]:
+        dx, dy = pair[k, 1] - pair[k, 0]
+        x0, y0, x1, y1 = box[k]
+        rois.append(Roi((x0 + x1) / 2, (y0 + y1) / 2, 1.5 * max(x1 - x0, y1 - y0), float(np.arctan2(dy, dx))))
+    return rois
 
 
 def distinct(boxes: Floats, scores: Floats) -> list[int]:
