@@ -7,7 +7,7 @@ The picture is looked at 8 times a second, searched anew 4 times. A blink lasts 
 that, so at 8 looks a second most are seen and the shortest can fall between two; at 4 it was every second one.
 Directions to the side are sure from about 20 degrees on; up and down are told only when strong, as lids hide the iris.
 Drawn faces that look human are found like real ones. Cost: 0.06 CPU seconds per video second without faces, 0.12 with one,
-of which the detector takes 0.055 where pictures move; on a GPU (device "cuda") that part leaves the CPU.
+of which the detector, which can run on a GPU, takes 0.055 where pictures move.
 """
 
 from __future__ import annotations
