@@ -2,7 +2,7 @@
 
 Model: none; frame statistics as batched tensor operations (models/frame_statistics.py), read in time by rules
 (models/transition_rules.py, pace_rules.py, look_rules.py). Every frame, 96 pixels on the short side.
-Cost: 0.03-0.09 s a video second on one CPU core of a busy machine (24-30 frames a second); 0.001 s of it are the rules.
+Cost: 0.03-0.06 s a video second on one CPU core (24-30 frames a second).
 """
 
 from __future__ import annotations
