@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.reference import ANSWERS, CLIP, fingerprint, write
 
-# x264 wrote five different files in nine runs over the same frames, on one machine; FFmpeg's MPEG-4 encoder with one thread
+# x264 wrote six different files in nine runs over the same 66 frames, on one machine; FFmpeg's MPEG-4 encoder with one thread
 # wrote one. At 8 Mbit/s the picture is about as good as the sample's.
 ENCODER = {"b": "8M", "threads": "1"}
 
