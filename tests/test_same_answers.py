@@ -17,17 +17,17 @@ from deployments.analyzer import discover
 from tests import reference
 from tests.compare import differences, transcription_differences
 
-# Absolute, and relative to the larger value, besides one unit of the last decimal. Two runs here agree to the last digit. With
-# other sets of instructions (AVX2 for AVX-512, no AVX2 in OpenCV) on the same clip, nothing else moved by more than 0.003.
+# Absolute, and relative to the larger value, besides one unit of the last decimal. Two runs on one machine agree to the last
+# digit; with AVX2 for AVX-512 on the same clip, only the analyzers named here moved by more than 0.003.
 DEFAULT_TOLERANCE = 0.003
 TOLERANCE = {
     "text_overlay": 0.06,  # CRAFT's boxes moved by 0.008 of the picture, and with the crop the reader's certainty by 0.052
     "speech_emotion": 0.01,  # follows words, whose edges moved by 0.04 s
     "speech_rate": 0.01,  # likewise: 0.6 %
 }
-# Without AVX2, OpenCV draws other pixels, and another x264 encodes others. Choices between near ties then fall elsewhere: of a
-# colour's name, of a box's edge by 0.005 of the picture. What the summaries say holds: on clips of crf 19 and of another number
-# of threads, they moved by less than 0.1, except that a face's age of 36.1 was 40.5.
+# Another build of OpenCV or FFmpeg, or a CPU without AVX2, draws or encodes other pixels. Choices between near ties then fall
+# elsewhere: a colour's name, a box's edge by 0.005 of the picture. What the summaries say holds: on three other encodings of
+# the sample it moved by less than 0.1, except that a face's age of 36.1 was 40.5 and the random captioner's words.
 OTHER_CLIP = {"age_estimation": 0.2}
 DEFAULT_OTHER_CLIP = 0.1
 CHANCE = {"blip2"}  # the tiny random captioner's words, which any other pixel changes
@@ -35,9 +35,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def now(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def now(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("answers") / "answers.json"
-    command = [sys.executable, "-m", "tests.reference", str(out), str(sample)]
+    command = [sys.executable, "-m", "tests.reference", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return reference.read(out)

@@ -66,9 +66,8 @@ def write(
                     sound = out.add_stream(audio_codec or _default_audio(path), rate=audio_rate)
                     sound.layout = "mono" if audio.ndim == 1 else "stereo"
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            # Dither depends on the number of threads, which is by default that of the cores.
             frame = frame.reformat(
-                format=pixel_format, dst_colorspace="ITU709" if min(pixels.shape[:2]) >= 720 else "ITU601", threads=2
+                format=pixel_format, dst_colorspace="ITU709" if min(pixels.shape[:2]) >= 720 else "ITU601"
             )
             frame.time_base = TIME_BASE
             frame.pts = round((times[k] if times is not None else k / fps) / TIME_BASE)
