@@ -35,7 +35,7 @@ def graph(media_root: str, names: Sequence[str] | None = None, keeping: bool = F
     from deployments.decoder import Decoder
     from deployments.ingress import Ingress
     from deployments.replica import AnalyzerReplica
-    from deployments.stages import SUPPORT
+    from deployments.stages import DECODER, INGRESS
     from graph import deployment, serve
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -66,9 +66,9 @@ def graph(media_root: str, names: Sequence[str] | None = None, keeping: bool = F
             return self.kept[key]
 
     replicas = {
-        n: deployment(AnalyzerReplica, n, SUPPORT, "cpu").bind(n, "cpu", 1, None, None, k) for n, k in kinds.items()
+        n: deployment(AnalyzerReplica, n, INGRESS, "cpu").bind(n, "cpu", 1, None, None, k) for n, k in kinds.items()
     }
-    decoder = deployment(Keeping if keeping else Decoder, "decoder", SUPPORT, "cpu")
+    decoder = deployment(Keeping if keeping else Decoder, "decoder", DECODER, "cpu")
     decoder = decoder.options(user_config={"threads": 2, "max_duration_s": 3600})
-    ingress = deployment(serve.ingress()(Bench), "ingress", SUPPORT, "cpu")
+    ingress = deployment(serve.ingress()(Bench), "ingress", INGRESS, "cpu")
     return ingress.options(user_config={"time_limit_s": 3600}).bind(decoder.bind(), replicas, (media_root,))

@@ -36,7 +36,7 @@ PER_CAPTION = 3  # frames of its view for each that it captions
 ALONE = ("speech_transcription",)  # CTranslate2's memory is seen only as what the card lacks, so nothing else may run
 # Analyzers that a CPU serves well enough to leave a small card to the others (seen: under 0.3 CPU seconds per second of video).
 CPU_SERVES = ("color_analysis", "content_quality", "visual_effects", "cut_analysis", "sound_effects", "composition_analysis",
-              "background_segmentation", "object_detection", "product_detection", "speech_transcription", "text_overlay", "speech_emotion")  # fmt: skip
+              "background_segmentation", "object_detection", "product_detection", "speech_transcription", "text_overlay", "speech_emotion", "eye_tracking")  # fmt: skip
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ def test_stages_follow_one_another_and_end() -> None:
     assert len(seen) == len(jobs)
     stages = [next(job.stage for job in jobs if job.key == key) for key in seen]
     assert stages == sorted(stages)
-    # Computed in its own stage, though its summary waits for faces, which are found in the last one.
+    # Computed in its own stage, though its summary waits for faces, which are found in a later one.
     own = {job.key: ORDER[job.stage] for job in jobs}
     assert own["background_segmentation", "predict"] == "medium"
     assert own["background_segmentation", "summarize"] == own["age_estimation", "predict"] == "cpu"

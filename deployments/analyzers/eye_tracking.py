@@ -92,7 +92,7 @@ class EyeResult(Result):
 class EyeTracking(Analyzer[EyeResult]):
     name = "eye_tracking"
     question = "Where do people look?"
-    stage = "cpu"
+    stage = "light"
     result = EyeResult
     needs = Needs(view=View(RATE, short_side=FACE_SIDE), window=32, context=1)
 

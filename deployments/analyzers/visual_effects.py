@@ -65,7 +65,7 @@ class EffectResult(Result):
 class VisualEffects(Analyzer[EffectResult]):
     name = "visual_effects"
     question = "Which edits and filters?"
-    stage: ClassVar[Stage] = "heavy"
+    stage: ClassVar[Stage] = "medium"
     result = EffectResult
     needs = Needs(view=View(NATIVE, short_side=96), window=96, context=2, depends=("cut_analysis",))
 
