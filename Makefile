@@ -37,7 +37,13 @@ check: setup
 docs: setup
 	$(BIN)/python -m docs.generate
 
+# Two clips through the service and the old way on the first seconds of one, where each analyzer's time goes, the cost of moving
+# frames. BLIP-2's captioner is measured on a GPU machine: benchmarks/captioner.py.
 bench: setup
-	$(BIN)/python -m benchmarks.service
-	$(BIN)/python -m benchmarks.data_path
+	test -e out/sample_720p_30s.mp4 || { mkdir -p out && $(BIN)/python -m benchmarks.clips out sample_720p_30s.mp4; }
+	test -e out/sample.mp4 || $(BIN)/python -m tests.clips.sample out/sample.mp4
+	$(BIN)/python -m benchmarks.service out/sample_720p_30s.mp4 out/sample.mp4 --baseline --baseline-seconds 4
+	$(BIN)/python -m benchmarks.overhead out/sample.mp4
+	$(BIN)/python -m benchmarks.one_analyzer --clip out/sample.mp4 --names cut_analysis,eye_tracking,object_detection,text_overlay --batches 1,32
+	$(BIN)/python -m benchmarks.data_path 60
 	$(BIN)/python -m docs.generate

@@ -15,10 +15,10 @@ from deployments.cuda_libraries import library_path
 from deployments.decoder import Decoder
 from deployments.ingress import Ingress
 from deployments.media import Model
-from deployments.memory_plan import Plan, chosen_precisions, plan, smallest_card_mib
+from deployments.memory_plan import Plan, Planned, chosen_precisions, plan, smallest_card_mib
 from deployments.pipeline import upstream_first_order
 from deployments.replica import AnalyzerReplica
-from deployments.stages import STAGES, SUPPORT, Share
+from deployments.stages import DECODER, INGRESS, STAGES, Share, autoscaling, replicas
 
 log = logging.getLogger("clipgraph.graph")
 
@@ -47,17 +47,22 @@ def build(args: GraphArgs) -> Application:
     names = upstream_first_order(analyzers, list(args.analyzers) if args.analyzers is not None else list(analyzers))
     settings = checked_settings(analyzers, args.settings)
     device = choose_device(args.device)
-    decoder = deployment(Decoder, "decoder", SUPPORT, "cpu").bind()
-    replicas = {}
     planned = plan_card(args, names, settings) if device == "cuda" else None
-    for name in names:
-        share = STAGES[analyzers[name].stage]
+
+    def place_of(name: str, share: Share) -> tuple[str, Planned | None]:
         place = planned.get(name) if planned else None
         on = device if share.num_gpus and (place is None or place.on_gpu) else "cpu"
-        replicas[name] = deployment(AnalyzerReplica, name, share, on).bind(
-            name, on, share.threads, settings[name], place if on == "cuda" else None
-        )
-    return deployment(serve.ingress()(Ingress), "ingress", SUPPORT, "cpu").bind(decoder, replicas, media_roots(args))
+        return on, place if on == "cuda" else None
+
+    on, place = place_of("decoder", DECODER)
+    decoder = scaled(deployment(Decoder, "decoder", DECODER, on), on, place).bind(on)
+    handles = {}
+    for name in names:
+        share = STAGES[analyzers[name].stage]
+        on, place = place_of(name, share)
+        replica = scaled(deployment(AnalyzerReplica, name, share, on), on, place)
+        handles[name] = replica.bind(name, on, share.threads, settings[name], place)
+    return deployment(serve.ingress()(Ingress), "ingress", INGRESS, "cpu").bind(decoder, handles, media_roots(args))
 
 
 def checked_settings(
@@ -87,23 +92,43 @@ def deployment(cls: type, name: str, share: Share, device: str) -> Deployment:
     return made
 
 
+def scaled(made: Deployment, device: str, place: Planned | None) -> Deployment:
+    """With replicas by the cluster's cores and cards. A row's num_replicas or autoscaling_config in serve_config.yaml wins."""
+    cores, cards = cluster("CPU"), cluster("GPU")
+    config = autoscaling(made.name, device == "cuda", cores, cards, place.replicas if place else None)
+    return made.options(autoscaling_config=config)
+
+
+def cluster(resource: str) -> float:
+    """How much of CPU or GPU the Ray cluster has; 0 when there is no cluster yet."""
+    return float(ray.cluster_resources().get(resource, 0.0)) if ray.is_initialized() else 0.0  # type: ignore[no-untyped-call]
+
+
 def plan_card(args: GraphArgs, names: Sequence[str], settings: Mapping[str, Settings]) -> Plan | None:
     """The memory plan for the smallest card; None, with a line in the log, where no size is known. Raises DoesNotFit."""
     card_mib = args.card_gib * 1024 if args.card_gib else smallest_card_mib()
     if card_mib is None:
         log.warning("no GPU driver on this node: name args.card_gib, so that memory can be planned")
         return None
-    found = plan(card_mib, names, precisions=chosen_precisions(settings))
+    wanted = {name: replicas(name, cluster("CPU")) for name in ("decoder", *names)}
+    found = plan(card_mib, wanted, precisions=chosen_precisions(settings), replicas=wanted)
     for row in found.rows:
         log.info(
-            "planned", extra={"analyzer": row.analyzer, "precision": row.precision, "batch": row.batch, "mib": row.mib}
+            "planned",
+            extra={
+                "analyzer": row.analyzer,
+                "precision": row.precision,
+                "batch": row.batch,
+                "replicas": row.replicas,
+                "mib": row.mib,
+            },
         )
     return found
 
 
 def choose_device(wanted: str) -> str:
     """cuda or cpu. `auto` takes the GPU when the cluster has one."""
-    gpus = ray.cluster_resources().get("GPU", 0.0) if ray.is_initialized() else 0.0  # type: ignore[no-untyped-call]
+    gpus = cluster("GPU")
     if wanted == "cuda" and not gpus:
         raise ValueError(
             "args.device is cuda, but this Ray cluster has no GPU. Use device: auto or cpu, or add a GPU node."

@@ -1,6 +1,6 @@
 """Clips to measure with: as long as wanted, of generated pieces whose packets are repeated with later times.
 
-python -m benchmarks.clips FOLDER      writes sample_1080p_60s.mp4, sample_720p_30s.mp4 and sample_720p_300s.mp4
+python -m benchmarks.clips FOLDER [NAME ...]      sample_1080p_60s.mp4, sample_720p_30s.mp4 and sample_720p_300s.mp4, or those named
 """
 
 from __future__ import annotations
@@ -43,6 +43,24 @@ def repeated(piece: Path, path: Path, times: int, piece_s: float) -> Path:
     return path
 
 
+def first_seconds(source: Path, path: Path, seconds: float) -> Path:
+    """The clip up to about that moment, without encoding again: cut in decoding order, so that no frame lacks the one it builds on."""
+    with av.open(str(source)) as given, av.open(str(path), "w") as out:
+        streams = {
+            s.index: out.add_stream_from_template(s) for s in (*given.streams.video[:1], *given.streams.audio[:1])
+        }
+        first: dict[int, int] = {}
+        for packet in given.demux(*(given.streams[index] for index in streams)):
+            if packet.dts is None or packet.time_base is None:
+                continue
+            index = packet.stream.index
+            since = packet.dts - first.setdefault(index, packet.dts)
+            if since * packet.time_base < seconds:
+                packet.stream = streams[index]
+                out.mux(packet)
+    return path
+
+
 def sample_clip(path: Path, seconds: int, width: int = 720, height: int = 1280) -> Path:
     """The sample of `make run` (a face, text, speech over music, cuts, camera moves) repeated to a multiple of its 15 s."""
     frames: Iterator[Any] = sample.frames()
@@ -71,8 +89,12 @@ def moving_photo(path: Path, seconds: int, piece_s: int = 10) -> Path:
     return repeated(piece, path, seconds // piece_s, piece_s)
 
 
+CLIPS = {
+    "sample_1080p_60s.mp4": lambda path: sample_clip(path, 60, 1080, 1920),
+    "sample_720p_30s.mp4": lambda path: sample_clip(path, 30),
+    "sample_720p_300s.mp4": lambda path: sample_clip(path, 300),
+}
+
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    sample_clip(folder / "sample_1080p_60s.mp4", 60, 1080, 1920)
-    sample_clip(folder / "sample_720p_30s.mp4", 30)
-    sample_clip(folder / "sample_720p_300s.mp4", 300)
+    for name in sys.argv[2:] or CLIPS:
+        CLIPS[name](Path(sys.argv[1]) / name)

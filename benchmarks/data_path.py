@@ -12,28 +12,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.clips import moving_photo
+from benchmarks.no_ops import graph
 from benchmarks.record import write
-from deployments.analyzer import Analyzer, ClipContext, ModelInfo, Result, Window, discover
 
-
-class NoOp(Analyzer[Result]):
-    """Same needs as a real analyzer; touches every frame it is given and finds nothing."""
-
-    question, stage, result = "What does moving frames cost?", "cpu", Result
-
-    def load(self, device: str) -> None:
-        self.model = ModelInfo(name="no-op", source="builtin")
-
-    def predict(self, windows: Sequence[Window]) -> list[list[Any]]:
-        return [[int(f[0, 0, 0]) for f in w.answered.pixels] if w.frames else [len(w.heard.mono)] for w in windows]
-
-    def summarize(self, outputs: Sequence[Any], clip: ClipContext) -> Result:
-        return Result(segments=(), notes=(f"{len(outputs)} outputs",))
+DEFAULT_S = 600  # long enough to see whether memory grows with the clip
 
 
 class StorePeak(threading.Thread):
@@ -57,39 +43,11 @@ def main() -> None:
     import ray
     from ray import serve
 
-    from deployments.decoder import Decoder
-    from deployments.ingress import Ingress
-    from deployments.replica import AnalyzerReplica
-    from deployments.stages import SUPPORT
-    from graph import deployment
-
-    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 600
-    if __name__ == "__main__":
-        ray.cloudpickle.register_pickle_by_value(sys.modules["__main__"])
+    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_S
     ray.init(include_dashboard=False, log_to_driver=False)
-    kinds = {n: type("NoOpOf", (NoOp,), {"name": n, "needs": cls.needs}) for n, cls in discover().items()}
-
-    class Bench(Ingress):
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args)
-            self.analyzers = dict(kinds)
-
-    replicas = {
-        n: deployment(AnalyzerReplica, n, SUPPORT, "cpu").bind(n, "cpu", 1, None, None, k) for n, k in kinds.items()
-    }
-    decoder = (
-        deployment(Decoder, "decoder", SUPPORT, "cpu")
-        .options(user_config={"threads": 2, "max_duration_s": 3600})
-        .bind()
-    )
     with tempfile.TemporaryDirectory() as folder:
         clip = moving_photo(Path(folder) / "long.mp4", seconds)
-        app = (
-            deployment(Bench, "ingress", SUPPORT, "cpu")
-            .options(user_config={"time_limit_s": 3600})
-            .bind(decoder, replicas, (folder,))
-        )
-        handle = serve.run(app, name="data_path", route_prefix=None)
+        handle = serve.run(graph(folder), name="data_path", route_prefix=None)
         handle.analyze.remote(clip.name, None, None, 0.0, 5.0).result()
         peak = StorePeak()
         peak.start()
@@ -124,7 +82,7 @@ def main() -> None:
         "weights": "none: no-op analyzers",
         "rows": rows,
     }
-    print(write("data_path", figures))
+    print(write("data_path" if seconds == DEFAULT_S else f"data_path_{seconds}s", figures))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """One analyzer at a time: items per second and peak memory by batch, on the CPU or a GPU.
 
-python -m benchmarks.one_analyzer [--device cuda] [--clip FILE] [--names a,b] [--at-once 1] [--out FOLDER] [--footprints]
+python -m benchmarks.one_analyzer [--device cuda] [--clip FILE] [--names a,b] [--batches 1,8,32,128] [--at-once 1] [--out FOLDER] [--footprints]
 
 Each analyzer runs in a process of its own. Frames are real (decoded from the clip, the generated sample by default), repeated to
 fill the batch; sound is the clip's. An item is a frame, or the clip's sound. Several --at-once give memory in less time, but no
@@ -36,7 +36,7 @@ PER_CAPTION = 3  # frames of its view for each that it captions
 ALONE = ("speech_transcription",)  # CTranslate2's memory is seen only as what the card lacks, so nothing else may run
 # Analyzers that a CPU serves well enough to leave a small card to the others (seen: under 0.3 CPU seconds per second of video).
 CPU_SERVES = ("color_analysis", "content_quality", "visual_effects", "cut_analysis", "sound_effects", "composition_analysis",
-              "background_segmentation", "object_detection", "product_detection", "speech_transcription", "text_overlay", "speech_emotion")  # fmt: skip
+              "background_segmentation", "object_detection", "product_detection", "speech_transcription", "text_overlay", "speech_emotion", "eye_tracking")  # fmt: skip
 
 
 def main() -> None:
@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--clip", type=Path)
     parser.add_argument("--names", default="")
+    parser.add_argument("--batches", default=",".join(map(str, BATCHES)))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--footprints", action="store_true")
     parser.add_argument("--child", default="")
@@ -63,10 +64,10 @@ def main() -> None:
         jobs = [(n, p, b) for n in names for p, b in (variants(n) if given.device == "cuda" else (("default", None),))]
         alone = [job for job in jobs if given.at_once == 1 or job[0] in ALONE]
         context = context_mib() if len(alone) < len(jobs) and given.device == "cuda" else None
-        runs = [measured(*job, given.device, clip, None, given.out) for job in alone]
+        runs = [measured(*job, given.device, clip, None, given.out, given.batches) for job in alone]
         with ThreadPoolExecutor(given.at_once) as pool:
             rest = [job for job in jobs if job not in alone]
-            runs += pool.map(lambda job: measured(*job, given.device, clip, context, given.out), rest)
+            runs += pool.map(lambda job: measured(*job, given.device, clip, context, given.out, given.batches), rest)
     runs.sort(key=lambda run: str(run["analyzer"]))
     rows = [table_row(run) for run in runs]
     figures = {
@@ -104,11 +105,18 @@ def variants(name: str) -> tuple[tuple[str, int | None], ...]:
 
 
 def measured(
-    name: str, precision: str, batch: int | None, device: str, clip: Path, context: float | None, out: Path | None
+    name: str,
+    precision: str,
+    batch: int | None,
+    device: str,
+    clip: Path,
+    context: float | None,
+    out: Path | None,
+    batches: str,
 ) -> dict[str, Any]:
     """One run in a process of its own. Noted in OUT/runs.jsonl at once, should the rest not be reached."""
     command = [sys.executable, "-m", "benchmarks.one_analyzer", "--child", name, "--device", device]
-    command += ["--clip", str(clip), "--precision", precision]
+    command += ["--clip", str(clip), "--precision", precision, "--batches", batches]
     command += ["--context", str(context)] if context is not None else []
     command += ["--batch-frames", str(batch)] if batch is not None else []
     began = time.perf_counter()
@@ -209,7 +217,9 @@ def measure(given: argparse.Namespace, clip: Path) -> dict[str, Any]:
         outside = max(0.0, card_mib() - before - context - torch_mib("memory_reserved"))
     batches = []
     windows, video_s = windows_for(analyzer, clip)
-    sizes: Sequence[int] = sorted({min(n, 8) for n in BATCHES}) if analyzer.needs.view is None else BATCHES
+    sizes: Sequence[int] = [int(n) for n in given.batches.split(",")]
+    if analyzer.needs.view is None:
+        sizes = sorted({min(n, 8) for n in sizes})
     if given.batch_frames:
         sizes = (given.batch_frames,)
     for size in sizes:

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,12 @@ def version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def weights_text(sources: Counter[str]) -> str:
+    """real, random, or how many of each; methods that need no weights are not counted."""
+    random, real = sources["random"], sum(sources.values()) - sources["random"] - sources["builtin"]
+    return "real" if not random else f"{real} real, {random} random"
 
 
 def write(name: str, figures: dict[str, Any], folder: Path | None = None) -> Path:

@@ -1,9 +1,11 @@
 """The service as its users meet it: start-up, memory, and wall time per clip over HTTP, one after another or several at once.
 
-python -m benchmarks.service [CLIP ...] [--concurrency 1,4,16] [--per-client 2] [--config FILE] [--out FOLDER] [--name NAME]
+python -m benchmarks.service [CLIP ...] [--concurrency 1,2,4,8,16] [--per-client 2] [--baseline [--baseline-seconds N]]
+                             [--config FILE] [--port N] [--out FOLDER] [--name NAME]
 
 Clips: the generated sample by default. At concurrency 1 each clip is sent twice; at higher ones every client sends --per-client
-clips, one after another. Weights are those this machine has; with CLIPGRAPH_RANDOM_WEIGHTS=1 missing ones are random.
+clips, one after another; a 503 is waited out as its Retry-After says. --baseline runs the old way (benchmarks.baseline) on the
+first clip once the service has stopped, and tells how many times faster the graph is. Weights are those this machine has; with CLIPGRAPH_RANDOM_WEIGHTS=1 missing ones are random.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -23,76 +24,16 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 import yaml
 
-from benchmarks.record import ROOT, hardware, write
+from benchmarks import baseline
+from benchmarks.monitor import Monitor, shared_gib, spent_between
+from benchmarks.record import ROOT, hardware, weights_text, write
 from deployments.cli import serve_command
 from deployments.http_api import Health
 from deployments.report import Report
 
-
-class Monitor(threading.Thread):
-    """Samples memory of a process tree each second (shared memory counted once) and the GPU twice as often."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self.pid, self.peak_gib, self.shared_peak_gib, self.going = pid, 0.0, 0.0, True
-        self.gpu: list[tuple[float, float, float]] = []  # time, share of it in which a kernel ran, MiB in use
-
-    def run(self) -> None:
-        turn = 0
-        while self.going:
-            if turn % 10 == 0:
-                self.peak_gib = max(self.peak_gib, self.now_gib())
-                self.shared_peak_gib = max(self.shared_peak_gib, shared_gib())
-            self.gpu += [(time.perf_counter(), *found)] if (found := gpu_now()) else []
-            turn += 1
-            time.sleep(0.1)
-
-    def now_gib(self) -> float:
-        total = 0
-        for process in tree(self.pid):
-            try:
-                total += process.memory_full_info().pss
-            except (psutil.Error, AttributeError):
-                continue
-        return total / 2**30
-
-    def gpu_between(self, start: float, end: float) -> dict[str, float]:
-        """Mean busy share (0-1) and peak MiB of the first card; empty where there is none."""
-        seen = [(busy, mib) for at, busy, mib in self.gpu if start <= at <= end]
-        if not seen:
-            return {}
-        return {"gpu_busy": round(float(np.mean([b for b, _ in seen])), 3), "gpu_peak_mib": max(m for _, m in seen)}
-
-
-def gpu_now() -> tuple[float, float] | None:
-    """Busy share since the driver's last sample (mean over cards) and MiB in use (all cards). None without a card."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        cards = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        busy = [pynvml.nvmlDeviceGetUtilizationRates(card).gpu / 100 for card in cards]
-        used = [pynvml.nvmlDeviceGetMemoryInfo(card).used / 2**20 for card in cards]
-        return (float(np.mean(busy)), float(sum(used))) if cards else None
-    except Exception:
-        return None
-
-
-def tree(pid: int) -> list[psutil.Process]:
-    """`serve run` and all its descendants: Ray's daemons are its children, and every replica a child of the raylet."""
-    try:
-        root = psutil.Process(pid)
-    except psutil.Error:
-        return []
-    return [root, *root.children(recursive=True)]
-
-
-def shared_gib() -> float:
-    """What lies in shared memory: Ray's object store takes pages as it fills."""
-    return psutil.virtual_memory().shared / 2**30
+MOST_WAITED_S = 3600.0  # of one clip for a busy service, before it counts as a failure
 
 
 def main() -> None:
@@ -100,7 +41,10 @@ def main() -> None:
     parser.add_argument("clips", nargs="*", type=Path)
     parser.add_argument("--concurrency", default="1")
     parser.add_argument("--per-client", type=int, default=2)
+    parser.add_argument("--baseline", action="store_true")
+    parser.add_argument("--baseline-seconds", type=float, help="of the first clip; the rate per second is compared")
     parser.add_argument("--config", type=Path, default=ROOT / "serve_config.yaml")
+    parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--name", default="")
     given = parser.parse_args()
@@ -108,8 +52,8 @@ def main() -> None:
     if not given.clips and not clips[0].exists():
         subprocess.run([sys.executable, "-m", "tests.clips.sample", str(clips[0])], cwd=ROOT, check=True)
     config = yaml.safe_load(given.config.read_text())
-    config["http_options"]["port"] = 8765
-    url = "http://127.0.0.1:8765"
+    config["http_options"]["port"] = given.port
+    url = f"http://127.0.0.1:{given.port}"
     before = shared_gib()
     with tempfile.TemporaryDirectory() as folder:
         path, log_path = Path(folder) / "serve_config.yaml", Path(folder) / "log"
@@ -169,13 +113,14 @@ def main() -> None:
         "runs": runs,
         "rows": rows,
     }
+    if given.baseline:
+        old, _ = baseline.measure(clips[0], "cuda" if machine["gpus"] else "cpu", given.baseline_seconds)
+        ratios = baseline.against(figures, old)
+        figures |= {"baseline": old, **ratios}
+        rows += baseline.rows_of({**old, **ratios})
+    for row in rows:
+        print(f"{row['what']}: {row['seen']}")
     print(write(given.name or f"service_{machine['cores']}_cores{gpus}", figures, given.out))
-
-
-def weights_text(sources: Counter[str]) -> str:
-    """real, random, or how many of each; methods that need no weights are not counted."""
-    random, real = sources["random"], sum(sources.values()) - sources["random"] - sources["builtin"]
-    return "real" if not random else f"{real} real, {random} random"
 
 
 def replica_figures(deployment: Any) -> dict[str, Any]:
@@ -205,7 +150,7 @@ def run_row(run: dict[str, Any]) -> dict[str, Any]:
         what = f"{run['requests']} clips, {run['concurrency']} at once"
         seen = (
             f"{run['video_seconds_per_second']:.1f} video seconds per second, wall per clip p50 {run['p50_s']:.1f} s, p95 {run['p95_s']:.1f} s"
-            f"{busy}, {run['failures']} failures"
+            f"{busy}, {run['failures']} failures, {run['waited']} waits for a busy service"
         )
     return {"what": what, "seen": seen, "analyzers_ok": f"{run['analyzers_ok']} of {run['analyzers_asked']}"}
 
@@ -234,12 +179,13 @@ def load(url: str, clips: list[Path], clients: int, per_client: int, monitor: Mo
         for clip in clips:
             for attempt in ("first", "second"):
                 began = time.perf_counter()
+                before = monitor.cpu_seconds()
                 run = measure(url, clip)
-                runs.append(
-                    {**run, "attempt": attempt, "concurrency": 1, **monitor.gpu_between(began, time.perf_counter())}
-                )
+                busy = monitor.gpu_between(began, time.perf_counter())
+                cpu_s = spent_between(before, monitor.cpu_seconds())
+                runs.append({**run, "attempt": attempt, "concurrency": 1, **busy, "cpu_s": cpu_s})
         return runs
-    began = time.perf_counter()
+    began, before = time.perf_counter(), monitor.cpu_seconds()
     with ThreadPoolExecutor(clients) as pool:
         mine = [[clips[(c + k) % len(clips)] for k in range(per_client)] for c in range(clients)]
         done = [r for rs in pool.map(lambda cs: [tried(url, c) for c in cs], mine) for r in rs]
@@ -252,6 +198,8 @@ def load(url: str, clips: list[Path], clients: int, per_client: int, monitor: Mo
             "concurrency": clients,
             "requests": len(done),
             "failures": len(done) - len(ok),
+            "waited": sum(r["waited"] for r in ok),
+            "waited_s": sum(r["waited_s"] for r in ok),
             "errors": [r["error"] for r in done if "error" in r],
             "wall_s": wall_s,
             "p50_s": float(np.percentile(walls, 50)),
@@ -261,6 +209,7 @@ def load(url: str, clips: list[Path], clients: int, per_client: int, monitor: Mo
             "realtime_factor": wall_s / max(1e-9, sum(r["video_s"] for r in ok)),
             "analyzers_ok": min((r["analyzers_ok"] for r in ok), default=0),
             "analyzers_asked": max((r["analyzers_asked"] for r in ok), default=0),
+            "cpu_s": spent_between(before, monitor.cpu_seconds()),
             **monitor.gpu_between(*steady),
         }
     ]
@@ -274,9 +223,9 @@ def tried(url: str, clip: Path) -> dict[str, Any]:
 
 
 def measure(url: str, clip: Path) -> dict[str, Any]:
+    """One clip through the service. Its wall time runs from the first attempt: waiting for a busy service is part of it."""
     began = time.perf_counter()
-    with clip.open("rb") as body:
-        response = httpx.post(f"{url}/analyze", files={"file": (clip.name, body)}, timeout=3600)
+    response, waited, waited_s = sent(url, clip)
     wall_s = time.perf_counter() - began
     response.raise_for_status()
     report = Report.model_validate_json(response.content)
@@ -285,6 +234,8 @@ def measure(url: str, clip: Path) -> dict[str, Any]:
         "video_s": report.clip.span,
         "size": f"{report.clip.width}x{report.clip.height}",
         "wall_s": wall_s,
+        "waited": waited,
+        "waited_s": waited_s,
         "realtime_factor": wall_s / report.clip.span,
         "decode_s": report.timing.decode_s,
         "analyzers_ok": report.counts.ok,
@@ -294,6 +245,27 @@ def measure(url: str, clip: Path) -> dict[str, Any]:
         "queue_ms": {n: o.timing_ms.queue for n, o in report.analyzers.items()},
         "total_ms": {n: o.timing_ms.total for n, o in report.analyzers.items()},
     }
+
+
+def sent(url: str, clip: Path) -> tuple[httpx.Response, int, float]:
+    """The service's answer, and how often and how many seconds it was waited for because it was busy (503 with Retry-After)."""
+    waited, waited_s = 0, 0.0
+    while True:
+        with clip.open("rb") as body:
+            response = httpx.post(f"{url}/analyze", files={"file": (clip.name, body)}, timeout=3600)
+        if response.status_code != 503 or waited_s > MOST_WAITED_S:
+            return response, waited, waited_s
+        seconds = retry_after_s(response.headers.get("retry-after"))
+        time.sleep(seconds)
+        waited, waited_s = waited + 1, waited_s + seconds
+
+
+def retry_after_s(header: str | None) -> float:
+    """Seconds that a Retry-After header asks for; 1 where there is none or it names a date."""
+    try:
+        return min(60.0, max(0.0, float(header or 1.0)))
+    except ValueError:
+        return 1.0
 
 
 if __name__ == "__main__":

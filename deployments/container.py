@@ -66,8 +66,11 @@ class Probe:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """An input container, with errors in the service's own words. Only local files; no playlist can name others."""
+def opened(path: Path, hwaccel: Any = None) -> Iterator[Any]:
+    """An input container, with errors in the service's own words. Only local files; no playlist can name others.
+
+    hwaccel: av.codec.hwaccel.HWAccel to decode its video with; None for the CPU.
+    """
     import av
 
     if not path.is_file():
@@ -77,7 +80,9 @@ def opened(path: Path) -> Iterator[Any]:
     if path.stat().st_size == 0:
         raise NotAVideo(f"{path.name!r} is empty. Upload it again.")
     try:
-        container = av.open(str(path), options={"protocol_whitelist": "file", "format_probesize": "1048576"})
+        container = av.open(
+            str(path), options={"protocol_whitelist": "file", "format_probesize": "1048576"}, hwaccel=hwaccel
+        )
     except av.error.FFmpegError as error:
         raise NotAVideo(
             f"{path.name!r} is not a video this service can open ({error.strerror or error}). Send mp4, mov, webm, mkv or avi; "

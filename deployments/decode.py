@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from deployments.container import EPS, Probe, decoded_frames, opened, video_stream
+from deployments.decode_gpu import CardScaler, hwaccel, on_card
 from deployments.media import AUDIO_RATE, NATIVE, Audio, Clip, ClipInfo, FloatArray, FrameArray, Frames, Segment, View
 
 MAX_AUDIO_CHANNELS = 2  # native sound is kept in stereo at most; more is down-mixed by swresample
@@ -19,10 +20,11 @@ MAX_AUDIO_CHANNELS = 2  # native sound is kept in stereo at most; more is down-m
 class _ViewWriter:
     """Fills one view: decides which frames are wanted, scales them and keeps them."""
 
-    def __init__(self, view: View, info: ClipInfo, segment: Segment, times: FloatArray) -> None:
+    def __init__(self, view: View, info: ClipInfo, segment: Segment, times: FloatArray, card: CardScaler) -> None:
         from av.video.reformatter import VideoReformatter
 
         self.view = view
+        self.card = card
         self.width, self.height = view.size(info.width, info.height)
         self.turns = info.rotation // 90 % 4
         self.stored = (self.height, self.width) if self.turns % 2 else (self.width, self.height)
@@ -58,14 +60,16 @@ class _ViewWriter:
             more = max(n, len(self.pixels) // 4 + 1)
             self.pixels = np.concatenate([self.pixels, np.empty((more, *self.pixels.shape[1:]), np.uint8)])
             self.t = np.concatenate([self.t, np.empty(more)])
-        self.pixels[self.n : self.n + n] = self._scaled(frame)
+        if on_card(frame):
+            self.card.add(frame, self, self.n, self.n + n, _full_range(frame))
+        else:
+            self.pixels[self.n : self.n + n] = self._scaled(frame)
         self.t[self.n : self.n + n] = times
         self.n += n
 
     def _scaled(self, frame: Any) -> FrameArray:
         from av.video.reformatter import ColorRange, Interpolation
 
-        full = frame.pts is not None and (frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj"))
         size = self.source if self.view.crop else self.stored
         rgb: Any = self.reformatter.reformat(
             frame,
@@ -73,7 +77,7 @@ class _ViewWriter:
             height=size[1],
             format="rgb24",
             src_colorspace=_colorspace(frame),
-            src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+            src_color_range=ColorRange.JPEG if _full_range(frame) else ColorRange.MPEG,
             dst_color_range=ColorRange.JPEG,
             interpolation=Interpolation.AREA,
             threads=1,
@@ -89,6 +93,12 @@ class _ViewWriter:
         pixels.flags.writeable = False
         t.flags.writeable = False
         return Frames(pixels, t)
+
+
+def _full_range(frame: Any) -> bool:
+    from av.video.reformatter import ColorRange
+
+    return bool(frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj"))
 
 
 def _colorspace(frame: Any) -> Any:
@@ -108,20 +118,23 @@ def _colorspace(frame: Any) -> Any:
     )
 
 
-def decode_segment(path: Path, found: Probe, views: Sequence[View], segment: Segment, threads: int = 1) -> Clip:
+def decode_segment(
+    path: Path, found: Probe, views: Sequence[View], segment: Segment, threads: int = 1, device: str = "cpu"
+) -> Clip:
     """Decode one segment once, into every view. What cannot be decoded is left out and said in Clip.warnings.
 
-    threads: FFmpeg's decoding threads.
+    threads: FFmpeg's decoding threads on the CPU. device: with "cuda", NVDEC decodes what it can and the card scales it.
     """
 
     began = time.perf_counter()
     info = found.info
-    writers = [_ViewWriter(view, info, segment, found.times) for view in views]
+    card = CardScaler()
+    writers = [_ViewWriter(view, info, segment, found.times, card) for view in views]
     decoded, damaged, until = 0, 0, segment.decode_from
-    with opened(path) as container:
+    with opened(path, hwaccel() if device == "cuda" else None) as container:
         stream = video_stream(container, path)
         stream.codec_context.thread_type = "AUTO"
-        stream.codec_context.thread_count = threads
+        stream.codec_context.thread_count = 1 if device == "cuda" else threads
         base = float(stream.time_base)
         origin = found.origin
         if segment.decode_from > EPS:
@@ -147,6 +160,7 @@ def decode_segment(path: Path, found: Probe, views: Sequence[View], segment: Seg
             last_end = min(segment.decode_to, nxt if nxt - shown[1] < 1.0 else shown[1] + 1.0 / max(1.0, info.fps))
             _show(writers, shown[0], shown[1], max(last_end, shown[1] + 2 * EPS), segment)
             until = last_end
+        card.flush()
     warnings = []
     if decoded == 0:
         warnings.append(f"No frame between {segment.start:.2f} and {segment.end:.2f} s can be decoded.")

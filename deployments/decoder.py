@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from dataclasses import replace
@@ -11,8 +12,11 @@ from typing import Any
 
 from deployments.container import Limits, Probe, probe
 from deployments.decode import decode_audio, decode_segment
+from deployments.decode_gpu import nvdec_is_here
 from deployments.errors import ClipgraphError
 from deployments.media import Audio, Clip, Segment, View
+
+log = logging.getLogger("clipgraph.decoder")
 
 
 class Decoder:
@@ -20,11 +24,20 @@ class Decoder:
 
     What `decode` returns is put into shared memory by Ray, owned by the caller; the ingress passes the response on
     un-awaited, so pixels go from here to the replicas and nowhere else.
+    device: with "cuda", the card's video decoder is used where the driver offers it; what it cannot decode goes to the CPU.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
         self.limits = Limits()
         self.threads = 1
+        self.device = device
+        if device == "cuda" and not nvdec_is_here():
+            log.warning("no libnvcuvid.so.1 (NVIDIA_DRIVER_CAPABILITIES lacks `video`?): videos are decoded on the CPU")
+            self.device = "cpu"
+        if self.device == "cuda":
+            import torch
+
+            torch.ones(8, 8, device="cuda") @ torch.ones(8, 8, device="cuda")  # loads cuBLAS before the first clip
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """`threads`: FFmpeg's threads a call. Every other key is a field of container.Limits."""
@@ -40,7 +53,7 @@ class Decoder:
             return error
 
     async def decode(self, path: str, found: Probe, views: tuple[View, ...], segment: Segment) -> Clip:
-        clip = await asyncio.to_thread(decode_segment, Path(path), found, views, segment, self.threads)
+        clip = await asyncio.to_thread(decode_segment, Path(path), found, views, segment, self.threads, self.device)
         return replace(clip, decoder=f"{socket.gethostname()}:{os.getpid()}")
 
     async def audio(self, path: str, found: Probe) -> Audio | None:

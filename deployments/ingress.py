@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import ray
 from fastapi import FastAPI
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
@@ -30,6 +31,7 @@ from deployments.weights import cards_of
 
 log = logging.getLogger("clipgraph.ingress")
 
+LEAST_IN_FLIGHT_MIB = 1024.0  # two segments of the longest views
 STATE_TIMEOUT_S = 3.0  # a replica that computes still answers: its event loop is free
 
 
@@ -37,14 +39,24 @@ class IngressConfig(Model):
     """user_config of the ingress. Changes live.
 
     A clip's time limit is time_limit_s + time_limit_per_s x its seconds, for each analyzer; time_limits replaces
-    time_limit_s by name.
+    time_limit_s by name. segments_in_flight: of one clip; two let one be analysed while the next is decoded, and each
+    costs shared memory. max_in_flight_mib: of all clips' views in shared memory.
     """
 
     time_limit_s: float = 120.0
     time_limit_per_s: float = 10.0
     time_limits: Mapping[str, float] = {}
-    max_in_flight_mib: float = 2048.0
+    segments_in_flight: int | None = Field(None, ge=1, description="one for every two cores, at least 2, when left out")
+    max_in_flight_mib: float | None = Field(None, gt=0, description="30 % of the object store when left out")
     max_upload_mib: float = 512.0
+
+
+def by_cluster(config: IngressConfig) -> tuple[int, float]:
+    """(segments in flight, MiB in flight): as configured, else by the cluster's cores and object store."""
+    has = ray.cluster_resources() if ray.is_initialized() else {}  # type: ignore[no-untyped-call]
+    segments = config.segments_in_flight or max(2, int(has.get("CPU", 0.0)) // 2)
+    mib = config.max_in_flight_mib or max(LEAST_IN_FLIGHT_MIB, 0.3 * has.get("object_store_memory", 0.0) / 2**20)
+    return segments, mib
 
 
 class Ingress:
@@ -58,6 +70,7 @@ class Ingress:
         self.analyzers: dict[str, type[Analyzer[Any]]] = {n: a for n, a in discover().items() if n in replicas}
         self.roots = [Path(root).resolve() for root in media_roots]
         self.config = IngressConfig()
+        self.segments_in_flight, self.max_in_flight_mib = by_cluster(self.config)
         self.in_flight_mib = 0.0
         self.states: dict[str, ReplicaState] = {}
 
@@ -70,6 +83,7 @@ class Ingress:
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self.config = IngressConfig(**user_config)
+        self.segments_in_flight, self.max_in_flight_mib = by_cluster(self.config)
         unknown = set(self.config.time_limits) - set(self.analyzers)
         if unknown:
             raise ValueError(f"time_limits names {sorted(unknown)}, which are no analyzers of this graph")
@@ -132,12 +146,12 @@ class Ingress:
                 + self.config.time_limit_per_s * found.info.span
             ),
         )
-        clip_run = ClipRun(plan, self.decoder, self.replicas, self.analyzers, on_event)
+        clip_run = ClipRun(plan, self.decoder, self.replicas, self.analyzers, on_event, self.segments_in_flight)
         mib = clip_run.expected_mib()
-        if self.in_flight_mib and self.in_flight_mib + mib > self.config.max_in_flight_mib:
+        if self.in_flight_mib and self.in_flight_mib + mib > self.max_in_flight_mib:
             raise Busy(
                 f"{self.in_flight_mib:.0f} MiB of clips are being worked on and this one needs {mib:.0f} more; "
-                f"at most {self.config.max_in_flight_mib:.0f} MiB are held at once. Try again in a few seconds.",
+                f"at most {self.max_in_flight_mib:.0f} MiB are held at once. Try again in a few seconds.",
                 max(1, round(found.info.span / 2)),
             )
         self.in_flight_mib += mib

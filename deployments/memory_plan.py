@@ -1,9 +1,10 @@
 """What fits on a card, decided before anything is loaded: a precision, a batch and a memory limit for each GPU replica.
 
 The figures are measured (benchmarks/one_analyzer.py writes footprints.json beside this file): a process's CUDA context, the
-weights of each precision, and what a batch adds. One replica of every analyzer shares one card. When all of them at their
-best precision and full batch do not fit, the plan halves the batches that cost most, then takes the next precision of the
-largest model, then leaves the analyzers that a CPU serves well to the CPU. What still does not fit is refused in a sentence.
+weights of each precision, and what a batch adds. The decoder and one or more replicas of every analyzer share one card. When
+all of them at their best precision and full batch do not fit, the plan takes one replica each, then halves the batches that
+cost most, then takes the next precision of the largest model, then leaves the analyzers that a CPU serves well to the CPU.
+What still does not fit is refused in a sentence.
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ class Footprint(Model):
 
 @dataclass(frozen=True)
 class Planned:
-    """One replica's place. mib is 0 when the analyzer is left to the CPU (then `precision` is `cpu`)."""
+    """The place of a deployment's replicas on a card. mib: of each; 0 when it is left to the CPU (then `precision` is `cpu`)."""
 
     analyzer: str
     precision: str
     batch: int
     mib: float
+    replicas: int = 1
 
     @property
     def on_gpu(self) -> bool:
@@ -60,7 +62,7 @@ class Plan:
 
     @property
     def mib(self) -> float:
-        return sum(row.mib for row in self.rows)
+        return sum(row.mib * row.replicas for row in self.rows)
 
     def get(self, name: str) -> Planned | None:
         return next((row for row in self.rows if row.analyzer == name), None)
@@ -84,10 +86,12 @@ def plan(
     names: Iterable[str],
     measured: Mapping[str, tuple[Footprint, ...]] | None = None,
     precisions: Mapping[str, str] | None = None,
+    replicas: Mapping[str, int] | None = None,
 ) -> Plan:
-    """The plan for a card of card_mib MiB that serves one replica of each of `names`.
+    """The plan for a card of card_mib MiB that serves each of `names`: analyzers, or `decoder`.
 
-    precisions: what the operator fixed, by analyzer; `auto` leaves it open. Raises DoesNotFit.
+    precisions: what the operator fixed, by analyzer; `auto` leaves it open. replicas: how many of each are wanted, one where
+    none is named. Raises DoesNotFit.
     """
     known = footprints() if measured is None else measured
     choices: dict[str, list[Footprint]] = {}
@@ -103,10 +107,14 @@ def plan(
             choices[name] = options
     usable = card_mib * USABLE
     rows = {name: _placed(options[0], options[0].batch) for name, options in choices.items()}
+    rows = {name: replace(row, replicas=(replicas or {}).get(name, 1)) for name, row in rows.items()}
 
     def total() -> float:
-        return sum(row.mib for row in rows.values())
+        return sum(row.mib * row.replicas for row in rows.values())
 
+    # 0. One replica of each: second ones cost nothing but speed under load.
+    if total() > usable:
+        rows = {name: replace(row, replicas=1) for name, row in rows.items()}
     # 1. Smaller batches, a quarter of the served ones at the least: they cost speed only.
     while total() > usable and _halve(rows, choices, 4):
         pass

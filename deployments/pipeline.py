@@ -27,7 +27,6 @@ from deployments.report import Outcome, Report, Timing, TimingMs, count
 
 log = logging.getLogger("clipgraph.pipeline")
 
-SEGMENTS_IN_FLIGHT = 2  # of one clip: one is analysed while the next is decoded; more only costs memory
 DECODE_ATTEMPTS = 2  # a decoder may die of another request's file; twice in a row it is this one's
 
 
@@ -104,6 +103,7 @@ class ClipRun:
     handles: Mapping[str, Any]
     analyzers: Mapping[str, type[Analyzer[Any]]]
     on_event: Callable[[Event], None] = lambda _event: None
+    segments_in_flight: int = 2  # decoded or being analysed at once
     order: list[str] = field(init=False)
     segments: list[Segment] = field(init=False)
     views: tuple[View, ...] = field(init=False)
@@ -123,7 +123,7 @@ class ClipRun:
     def expected_mib(self) -> float:
         """MiB of shared memory that this clip's views and sound take at their peak."""
         info = self.plan.probe.info
-        longest = sorted((s.decode_to - s.decode_from for s in self.segments), reverse=True)[:SEGMENTS_IN_FLIGHT]
+        longest = sorted((s.decode_to - s.decode_from for s in self.segments), reverse=True)[: self.segments_in_flight]
         total = 0.0
         for view in self.views:
             width, height = view.size(info.width, info.height)
@@ -177,8 +177,8 @@ class ClipRun:
         return self.plan.probe.info.audio is not None and any(self.analyzers[n].needs.audio for n in self.order)
 
     async def _decode_all(self, seen: Sequence[str]) -> None:
-        """Decode segment after segment, at most SEGMENTS_IN_FLIGHT of them alive at once."""
-        alive = asyncio.Semaphore(SEGMENTS_IN_FLIGHT)
+        """Decode segment after segment, at most segments_in_flight of them alive at once."""
+        alive = asyncio.Semaphore(self.segments_in_flight)
 
         async def hold(i: int) -> None:
             try:

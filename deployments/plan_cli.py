@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from rich.table import Table
 
 from deployments.analyzer import discover
 from deployments.memory_plan import DoesNotFit, Plan, chosen_precisions, footprints, plan, smallest_card_mib
+from deployments.stages import replicas
 
 COMMON_GIB = (8.0, 16.0, 24.0, 48.0, 80.0)
 
@@ -30,17 +32,18 @@ def show_plan(
         args = yaml.safe_load(config.read_text())["applications"][0].get("args") or {}
     names = args.get("analyzers") or list(discover())
     settings = {n: discover()[n].settings_type(**given) for n, given in (args.get("settings") or {}).items()}
+    wanted = {name: replicas(name, os.cpu_count() or 1) for name in ("decoder", *names)}
     found: dict[float, Plan | str] = {}
     for gib in cards:
         try:
-            found[gib] = plan(gib * 1024, names, precisions=chosen_precisions(settings))
+            found[gib] = plan(gib * 1024, wanted, precisions=chosen_precisions(settings), replicas=wanted)
         except DoesNotFit as error:
             found[gib] = str(error)
     table = Table(title="precision, batch, MiB on the card")
     table.add_column("analyzer", no_wrap=True)
     for gib in cards:
         table.add_column(f"{gib:.3g} GiB")
-    for name in [n for n in names if n in footprints()]:
+    for name in [n for n in wanted if n in footprints()]:
         table.add_row(name, *(_cell(found[gib], name) for gib in cards))
     table.add_section()
     table.add_row("all", *(f"{p.mib:.0f} MiB" if isinstance(p := found[gib], Plan) else "refused" for gib in cards))
@@ -56,4 +59,5 @@ def _cell(found: Plan | str, name: str) -> str:
     row = found.get(name) if isinstance(found, Plan) else None
     if row is None:
         return "-"
-    return f"{row.precision}, {row.batch}, {row.mib:.0f}" if row.on_gpu else "on the CPU"
+    several = f"{row.replicas} x " if row.replicas > 1 else ""
+    return f"{several}{row.precision}, {row.batch}, {row.mib:.0f}" if row.on_gpu else "on the CPU"

@@ -1,7 +1,7 @@
-"""The stage table: what share of a GPU and of a CPU one replica of each stage takes.
+"""The stage table: what share of a GPU and of a CPU one replica of each stage takes, and how many replicas there are.
 
-The GPU shares of one replica each of all 21 analyzers add up to at most 1, so that one card holds the whole graph
-(the cpu stage has no GPU code). CPU shares are small because Ray gives a
+The GPU shares of one replica each of all 21 analyzers and the decoder add up to less than 1, so that one card holds the
+whole graph and the second replicas of the busiest (the cpu stage has no GPU code). CPU shares are small because Ray gives a
 replica one whole CPU unless told otherwise, and 21 of those never start on a small machine; the operating system
 shares the cores.
 """
@@ -9,6 +9,7 @@ shares the cores.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from deployments.analyzer import Stage
 
@@ -23,11 +24,38 @@ class Share:
 
 
 STAGES: dict[Stage, Share] = {
-    "heavy": Share(num_gpus=0.13, num_cpus=0.05),
-    "medium": Share(num_gpus=0.07, num_cpus=0.05),
-    "light": Share(num_gpus=0.04, num_cpus=0.03),
+    "heavy": Share(num_gpus=0.12, num_cpus=0.05),
+    "medium": Share(num_gpus=0.06, num_cpus=0.05),
+    "light": Share(num_gpus=0.03, num_cpus=0.03),
     "side": Share(num_gpus=0.03, num_cpus=0.03),
     "cpu": Share(num_gpus=0.0, num_cpus=0.03),
 }
+DECODER = Share(num_gpus=0.03, num_cpus=0.05)
+INGRESS = Share(num_gpus=0.0, num_cpus=0.05)
 
-SUPPORT = Share(num_gpus=0.0, num_cpus=0.05)  # decoder and ingress
+# Deployments that one thread does not serve at 20 video seconds per second, with their replicas on 16 cores; other machines
+# have them in proportion. From the CPU seconds by deployment in benchmarks/results/service_16_cores_1_gpu.json.
+ON_16_CORES = {"decoder": 2, "eye_tracking": 2, "camera_analysis": 2, "text_overlay": 2}
+
+
+def replicas(name: str, cores: float) -> int:
+    """How many replicas of a deployment are there from the start."""
+    return max(1, round(ON_16_CORES.get(name, 1) * min(cores, 16) / 16))
+
+
+def autoscaling(name: str, on_gpu: bool, cores: float, cards: float, planned: int | None = None) -> dict[str, Any]:
+    """Serve's autoscaling_config: more replicas within seconds of a queue, as far as cores or cards carry them.
+
+    planned: replicas that the memory plan allows on one card.
+    """
+    least = planned or replicas(name, cores)
+    most = least * max(1, int(cards)) if on_gpu else max(least, int(cores) // 4)
+    return {
+        "min_replicas": least,
+        "max_replicas": most,
+        "target_ongoing_requests": 2,
+        "metrics_interval_s": 1,
+        "look_back_period_s": 3,
+        "upscale_delay_s": 2,
+        "downscale_delay_s": 300,
+    }

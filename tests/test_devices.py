@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,6 +11,7 @@ from deployments.analyzer import discover
 from deployments.cuda_libraries import library_path
 from deployments.errors import AnalyzerError
 from deployments.stages import STAGES
+from tests.compare import differences, transcription_differences
 from tests.harness import answers
 
 pytestmark = pytest.mark.gpu
@@ -32,20 +32,6 @@ def has_gpu() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def differences(a: Any, b: Any, tolerance: float, where: str = "") -> list[str]:
-    """Paths of the leaves at which two answers differ by more than the tolerance."""
-    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
-        return [d for k in a for d in differences(a[k], b[k], tolerance, f"{where}.{k}")]
-    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return [
-            d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, tolerance, f"{where}[{i}]")
-        ]
-    numbers = isinstance(a, (int, float)) and isinstance(b, (int, float)) and not isinstance(a, bool)
-    if numbers and abs(a - b) <= tolerance * max(1.0, abs(a), abs(b)):
-        return []
-    return [] if a == b else [f"{where}: {a!r:.80} != {b!r:.80}"]
-
-
 @pytest.mark.skipif(not has_gpu(), reason="no CUDA device")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_gpu_answers_as_the_cpu_does(name: str, sample: Path) -> None:
@@ -54,7 +40,12 @@ def test_a_gpu_answers_as_the_cpu_does(name: str, sample: Path) -> None:
     except AnalyzerError as error:
         pytest.skip(error.detail)
     cuda = answers(sample, name, device="cuda")[name].model_dump(mode="json")
-    assert differences(cpu, cuda, TOLERANCE.get(name, DEFAULT_TOLERANCE)) == []
+    if name == "speech_transcription":
+        # float16 on the GPU, int8 on the CPU: the words are the same, but "everyone!" was "everyone." on an H100, which
+        # cuts segments elsewhere.
+        assert transcription_differences(cpu, cuda) == []
+    else:
+        assert differences(cpu, cuda, TOLERANCE.get(name, DEFAULT_TOLERANCE)) == []
 
 
 @pytest.mark.skipif(not has_gpu(), reason="no CUDA device")

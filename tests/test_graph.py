@@ -297,22 +297,22 @@ def test_frames_are_mapped_from_shared_memory_read_only(service: str, tmp_path: 
     from deployments.decoder import Decoder
     from deployments.ingress import Ingress
     from deployments.replica import AnalyzerReplica
-    from deployments.stages import SUPPORT
+    from deployments.stages import DECODER, INGRESS
     from graph import deployment
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     clip = write(tmp_path / "m.mp4", moving(90), 30.0, sound.tone(440, 3.0))
     replicas = {
-        "mapped": deployment(AnalyzerReplica, "mapped", SUPPORT, "cpu").bind("mapped", "cpu", 1, None, None, Mapped)
+        "mapped": deployment(AnalyzerReplica, "mapped", INGRESS, "cpu").bind("mapped", "cpu", 1, None, None, Mapped)
     }
-    decoder = deployment(Decoder, "decoder", SUPPORT, "cpu").bind()
+    decoder = deployment(Decoder, "decoder", DECODER, "cpu").bind()
 
     class OneMore(Ingress):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             self.analyzers = {"mapped": Mapped}
 
-    app = deployment(OneMore, "ingress", SUPPORT, "cpu").bind(decoder, replicas, (str(tmp_path),))
+    app = deployment(OneMore, "ingress", INGRESS, "cpu").bind(decoder, replicas, (str(tmp_path),))
     handle = serve.run(app, name="mapping", route_prefix=None)
     try:
         report: Any = handle.analyze.remote(clip.name).result(timeout_s=120)

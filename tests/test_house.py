@@ -13,7 +13,7 @@ from deployments.analyzer import discover
 from deployments.container import Limits
 from deployments.ingress import IngressConfig
 from deployments.pipeline import upstream_first_order
-from deployments.stages import STAGES, SUPPORT
+from deployments.stages import DECODER, INGRESS, STAGES, autoscaling, replicas
 from graph import GraphArgs, checked_settings, choose_device, plan_card
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,7 +86,8 @@ def test_every_key_of_the_configuration_is_one_that_serve_knows() -> None:
     GraphArgs.model_validate(application["args"])
     for name, row in ROWS.items():
         known(DeploymentSchema, row, name)
-        known(_model(DeploymentSchema, "autoscaling_config"), row["autoscaling_config"], f"{name}.autoscaling_config")
+        scaling = row.get("autoscaling_config", autoscaling(name, False, 2, 0))
+        known(_model(DeploymentSchema, "autoscaling_config"), scaling, f"{name}.autoscaling_config")
     ServeDeploySchema.model_validate(CONFIG)
 
 
@@ -103,7 +104,7 @@ def test_rows_of_analyzers(name: str) -> None:
     user = row["user_config"]
     assert set(user) == {"batch_frames", "batch_wait_s"}
     assert "ray_actor_options" not in row  # a row's would replace the stage's shares as a whole
-    assert row["autoscaling_config"]["min_replicas"] >= 1
+    assert "autoscaling_config" not in row  # a row's would replace what stages.py reckons from cores and cards
     if needs.view is not None:
         assert min(needs.window, user["batch_frames"]) * row["max_ongoing_requests"] >= user["batch_frames"]
         assert needs.window <= user["batch_frames"]
@@ -120,8 +121,18 @@ def test_rows_of_decoder_and_ingress() -> None:
 
 def test_shares_fit_small_machines_and_one_card() -> None:
     assert len(discover()) == 21
-    assert sum(STAGES[cls.stage].num_gpus for cls in discover().values()) <= 1.0
-    assert sum(STAGES[cls.stage].num_cpus for cls in discover().values()) + 2 * SUPPORT.num_cpus <= 2.0
+    shares = {name: STAGES[cls.stage] for name, cls in discover().items()} | {"decoder": DECODER, "ingress": INGRESS}
+    assert sum(share.num_gpus * replicas(name, 16) for name, share in shares.items()) <= 1.0
+    assert sum(share.num_cpus for share in shares.values()) <= 2.0
+
+
+def test_replicas_by_cores_and_cards() -> None:
+    laptop = {n: autoscaling(n, False, 2, 0) for n in ("decoder", "eye_tracking", "speech_rate")}
+    assert all(a["min_replicas"] == a["max_replicas"] == 1 for a in laptop.values())
+    assert autoscaling("eye_tracking", True, 16, 1)["min_replicas"] == replicas("eye_tracking", 16) > 1
+    assert autoscaling("blip2", True, 32, 2)["max_replicas"] == 2  # one a card
+    assert autoscaling("speech_rate", False, 16, 1)["max_replicas"] == 4
+    assert autoscaling("eye_tracking", True, 16, 1, planned=1)["max_replicas"] == 1  # a card too small for a second one
 
 
 def test_dependencies_have_no_circle() -> None:
@@ -152,7 +163,7 @@ def test_the_card_is_planned_before_anything_is_loaded(monkeypatch: pytest.Monke
     found = plan_card(GraphArgs(card_gib=80), names, settings)
     assert found is not None
     assert found.get("blip2").precision == "nf4"  # type: ignore[union-attr]
-    assert {row.analyzer for row in found.rows} == {n for n in names if STAGES[discover()[n].stage].num_gpus}
+    assert {r.analyzer for r in found.rows} == {"decoder", *(n for n in names if STAGES[discover()[n].stage].num_gpus)}
     with pytest.raises(ValueError, match="too small"):
         plan_card(GraphArgs(card_gib=4), names, settings)
     monkeypatch.setattr("graph.smallest_card_mib", lambda: None)

@@ -2,7 +2,7 @@
 
 Model: none; frame statistics as batched tensor operations (models/frame_statistics.py), read in time by rules
 (models/transition_rules.py, pace_rules.py, look_rules.py). Every frame, 96 pixels on the short side.
-Cost: 0.09-0.18 s a video second on one CPU core of a busy machine (24-30 frames a second).
+Cost: 0.03-0.06 s a video second on one CPU core (24-30 frames a second).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class EffectResult(Result):
 class VisualEffects(Analyzer[EffectResult]):
     name = "visual_effects"
     question = "Which edits and filters?"
-    stage: ClassVar[Stage] = "heavy"
+    stage: ClassVar[Stage] = "medium"
     result = EffectResult
     needs = Needs(view=View(NATIVE, short_side=96), window=96, context=2, depends=("cut_analysis",))
 

@@ -25,6 +25,7 @@ Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255  # ImageNet, as CRAFT was trained
 SPREAD = np.array([0.229, 0.224, 0.225], np.float32) * 255
+NORMAL = (np.arange(256, dtype=np.float32)[:, None] - MEAN)[None] / SPREAD  # (1, 256, 3): what each level becomes
 GRID = 32  # the network halves the picture five times
 TEXT_THRESHOLD, LINK_THRESHOLD, LOW_TEXT = 0.7, 0.4, 0.4  # EasyOCR's defaults
 Y_CENTRE, HEIGHT = 0.5, 0.5  # EasyOCR's defaults for joining words into lines
@@ -80,15 +81,20 @@ class Craft:
 
     def _maps(self, pictures: Sequence[FrameArray]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         """Text and link score of each picture (one shape), at half its size."""
+        import cv2
         import torch
 
         h, w = pictures[0].shape[:2]
-        batch = np.zeros((len(pictures), -(-h // GRID) * GRID, -(-w // GRID) * GRID, 3), np.float32)
-        for k, picture in enumerate(pictures):
-            batch[k, :h, :w] = (picture - MEAN) / SPREAD
-        x = torch.from_numpy(batch).permute(0, 3, 1, 2).to(self.device)
+        below, right = -h % GRID, -w % GRID
         with torch.inference_mode():
-            scores = self.net(x.half() if self.half else x)[0].float().cpu().numpy()
+            if self.half:  # bytes are copied to the device, not floats
+                pixels = torch.from_numpy(np.stack(pictures)).to(self.device).float()
+                x = (pixels - torch.from_numpy(MEAN).to(self.device)) / torch.from_numpy(SPREAD).to(self.device)
+                x = torch.nn.functional.pad(x, (0, 0, 0, right, 0, below)).half()
+            else:
+                levels = [cv2.LUT(np.ascontiguousarray(picture), NORMAL) for picture in pictures]
+                x = torch.from_numpy(np.stack([np.pad(m, ((0, below), (0, right), (0, 0))) for m in levels]))
+            scores = self.net(x.permute(0, 3, 1, 2))[0].float().cpu().numpy()
         return [(np.ascontiguousarray(s[..., 0]), np.ascontiguousarray(s[..., 1])) for s in scores]
 
 

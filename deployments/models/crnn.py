@@ -67,6 +67,7 @@ class Crnn:
         network.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
         self.net: Any = network.to(device).eval()
         self.device = device
+        self.levels = torch.from_numpy((np.arange(256) / 127.5 - 1).astype(np.float32)).to(device)
         self.reads = 0
 
     def texts(self, lines: Sequence[FrameArray], gaps: Sequence[Sequence[float]]) -> list[tuple[str, float]]:
@@ -94,20 +95,21 @@ class Crnn:
         for width, members in widths.items():
             for i in range(0, len(members), BATCH):
                 part = members[i : i + BATCH]
-                x = np.empty((len(part), 1, HEIGHT, width), np.float32)
-                for row, k in zip(x, part, strict=True):
-                    n = scaled[k].shape[1]
-                    row[0, :, :n] = scaled[k] / 127.5 - 1
-                    row[0, :, n:] = row[0, :, n - 1 : n]
+                lines = np.stack(
+                    [np.pad(scaled[k], ((0, 0), (0, width - scaled[k].shape[1])), mode="edge") for k in part]
+                )
                 with torch.inference_mode():
-                    scores = torch.softmax(self.net(torch.from_numpy(x).to(self.device), None), 2).cpu().numpy()
-                for k, score in zip(part, scores, strict=True):
-                    out[k] = self._decoded(score, width / scaled[k].shape[1])
+                    x = self.levels[torch.from_numpy(lines).to(self.device).int()][:, None]
+                    p, best = (m.cpu().numpy() for m in torch.softmax(self.net(x, None), 2).max(2))
+                for k, letters, sure in zip(part, best, p, strict=True):
+                    out[k] = self._decoded(letters, sure, width / scaled[k].shape[1])
         return out
 
-    def _decoded(self, score: NDArray[np.float32], padded: float) -> Reading:
-        """Greedy CTC of (steps, characters) probabilities; confidence as EasyOCR defines it. padded: width over the line's."""
-        best, p = score.argmax(1), score.max(1)
+    def _decoded(self, best: NDArray[np.int64], p: NDArray[np.float32], padded: float) -> Reading:
+        """Greedy CTC of each step's likeliest character and its probability; confidence as EasyOCR defines it.
+
+        padded: width over the line's.
+        """
         kept = (best != 0) & np.concatenate([[True], best[1:] != best[:-1]])
         text = "".join(self.characters[i] for i in best[kept])
         letters = p[best != 0]

@@ -64,23 +64,23 @@ def frame_statistics(rgb: Tensor, before: Tensor, after: Tensor) -> Tensor:
 
     from deployments.models import picture_layout, picture_motion
 
-    colour = rgb.permute(0, 3, 1, 2).float()
+    colour = rgb.permute(0, 3, 1, 2).float().contiguous()
     y = 0.299 * colour[:, 0] + 0.587 * colour[:, 1] + 0.114 * colour[:, 2]
-    step = y - y[before]
-    change = step.abs()
+    past, later = y[before], y[after]
+    change = (y - past).abs()
     blocks = F.avg_pool2d(change[:, None], 8, ceil_mode=True)
     mean = y.mean((1, 2))
-    means = colour.mean((2, 3))
     per_frame = change.mean((1, 2))
     energy = _energy(y)
-    sharpness = 1 - _energy(_blur(y)) / energy.clamp(min=1e-3)
+    soft = _blur(y)
+    sharpness = 1 - _energy(soft) / energy.clamp(min=1e-3)
     columns = [
-        mean, y.std((1, 2), correction=0), *means.unbind(1),
+        mean, (y - mean[:, None, None]).square().mean((1, 2)).sqrt(), *colour.mean((2, 3)).unbind(1),
         per_frame, blocks.flatten(1).amax(1),
-        (y - (y[before] + y[after]) / 2).abs().mean((1, 2)), (y[after] - y[before]).abs().mean((1, 2)),
+        (y - (past + later) / 2).abs().mean((1, 2)), (later - past).abs().mean((1, 2)),
         energy, torch.where(energy > 0.05, sharpness, torch.zeros_like(sharpness)),
-        *_colour(colour),
-        _noise(y, before, after),
+        *_colour(picture_motion.halved(colour)),
+        _noise(y - soft, before, after),
         *picture_layout.bars(colour, y),
         *picture_layout.blurred_fill(y),
         *picture_motion.affine(y, before),
@@ -108,34 +108,36 @@ def _energy(y: Tensor) -> Tensor:
 def _colour(colour: Tensor) -> list[Tensor]:
     """Six (n,): mean chroma; share of coloured pixels; mean Cb and Cr; chroma that is no function of luma; pixels looked at.
 
-    Only pixels of middle brightness count: encoders drop the colour of black, and white has none. Toned pictures (sepia,
-    duotone) have a chroma that follows luma alone, so a parabola in luma leaves nothing of it.
+    colour: (n, 3, h, w). Only pixels of middle brightness count: encoders drop the colour of black, and white has none.
+    Toned pictures (sepia, duotone) have a chroma that follows luma alone, so a parabola in luma leaves nothing of it.
     """
     import torch
-    import torch.nn.functional as F
 
-    r, g, b = F.avg_pool2d(colour, 2).flatten(2).unbind(1)
+    r, g, b = colour.flatten(2).unbind(1)
     y = 0.299 * r + 0.587 * g + 0.114 * b
     cb, cr = 0.564 * (b - y), 0.713 * (r - y)
     weight = ((y > 28) & (y < 235)).float()
     count = weight.sum(1).clamp(min=1)
     chroma = (cb.square() + cr.square()).sqrt()
-    basis = torch.stack([torch.ones_like(y), y / 128 - 1, (y / 128 - 1).square()], 2) * weight[:, :, None]
-    target = torch.stack([cb, cr], 2) * weight[:, :, None]
-    normal = basis.transpose(1, 2) @ basis + 1e-3 * torch.eye(3, device=y.device)
-    rest = target - basis @ torch.linalg.solve(normal, basis.transpose(1, 2) @ target)
+    # Around its mean, so that float32 can tell the parabola's terms apart in a picture with little contrast.
+    level = (y - (y * weight).sum(1, keepdim=True) / count[:, None]) / 128 * weight
+    basis = torch.stack([weight, level, level.square()], 1)
+    target = torch.stack([cb * weight, cr * weight], 1)
+    normal = basis @ basis.transpose(1, 2) + 1e-3 * torch.eye(3, device=y.device)
+    fit = torch.linalg.solve(normal, basis @ target.transpose(1, 2))
+    rest = target - fit.transpose(1, 2) @ basis
     return [
         (chroma * weight).sum(1) / count,
         ((chroma > 9) * weight).sum(1) / count,
-        (cb * weight).sum(1) / count,
-        (cr * weight).sum(1) / count,
+        target[:, 0].sum(1) / count,
+        target[:, 1].sum(1) / count,
         (rest.square().sum((1, 2)) / count).sqrt(),
         weight.mean(1),
     ]
 
 
-def _noise(y: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """(n,) deviation of what each frame has for itself, in the quieter half of the picture.
+def _noise(fine: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """(n,) deviation of what each frame has for itself, in the quieter half of the picture. fine: (n, h, w) finest detail.
 
     Independent noise makes two successive differences correlate with -variance; motion that is slow against the detail
     makes them correlate positively. The 30th percentile of the blocks leaves out those with fast motion.
@@ -143,7 +145,6 @@ def _noise(y: Tensor, before: Tensor, after: Tensor) -> Tensor:
     import torch
     import torch.nn.functional as F
 
-    fine = y - _blur(y)
-    product = -(fine - fine[before]) * (fine[after] - fine)
+    product = (fine - fine[before]) * (fine - fine[after])
     blocks = F.avg_pool2d(product[:, None], 12).flatten(1)
     return torch.quantile(blocks, 0.3, dim=1).clamp(min=0).sqrt()

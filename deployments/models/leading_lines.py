@@ -8,6 +8,7 @@ ever make one as good. Without it hair, foliage and a cat's stripes had as many 
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -75,15 +76,17 @@ def _meeting(lines: Floats, length: Floats, width: int, height: int) -> tuple[fl
     weight = _runs_to(points, middle, direction, length) @ length
     for k in np.argsort(-weight, kind="stable")[:10]:
         point = points[k]
+        held = np.zeros(0, bool)
         for _ in range(3):  # the crossing of two lines is refined to the point nearest to all that run there
             mine = _runs_to(point[None], middle, direction, length)[0]
-            if mine.sum() < 3:
+            if mine.sum() < 3 or np.array_equal(mine, held):
                 break
+            held = mine
             point = _nearest(middle[mine], direction[mine], length[mine])
         if mine.sum() < 3 or (np.abs(point / (width, height) - 0.5) > 0.5 + OUTSIDE).any():
             continue
         bearing = np.degrees(np.arctan2(*(point - middle[mine]).T[::-1])) % 360
-        if _by_chance(len(np.unique(np.round(bearing / SPREAD))), len(lines), len(points)) < CHANCE:
+        if len(points) * _by_chance(len(set(np.round(bearing / SPREAD).tolist())), len(lines)) < CHANCE:
             score = min(1.0, float(length[mine].sum()) / (FULL * min(width, height)))
             return score, float(point[0]) / width, float(point[1]) / height
     return 0.0, None, None
@@ -97,18 +100,25 @@ def _runs_to(points: Floats, middle: Floats, direction: Floats, length: Floats) 
     return np.asarray((off < np.sin(np.radians(TOWARDS)) * away) & (away > 0.45 * length))
 
 
-def _by_chance(ways: int, lines: int, points: int) -> float:
-    """How many of the points would have lines from that many directions if all lines lay at random; two make the point."""
+@cache
+def _by_chance(ways: int, lines: int) -> float:
+    """Share of points that would have lines from that many directions if all lines lay at random; two make the point."""
     p, rest = 2 * TOWARDS / 180, lines - 2
-    tail = sum(math.comb(rest, n) * p**n * (1 - p) ** (rest - n) for n in range(max(0, ways - 2), rest + 1))
-    return points * tail
+    return sum(math.comb(rest, n) * p**n * (1 - p) ** (rest - n) for n in range(max(0, ways - 2), rest + 1))
 
 
 def _nearest(middle: Floats, direction: Floats, length: Floats) -> Floats:
     """The point (x, y) nearest to all the lines, by least squares weighted with their length."""
-    normal = np.column_stack([-direction[:, 1], direction[:, 0]]) * np.sqrt(length)[:, None]
-    found: Floats = np.linalg.lstsq(normal, (normal * middle).sum(axis=1), rcond=None)[0]
-    return found
+    normal = np.stack([-direction[:, 1], direction[:, 0]])
+    weighed = normal * length
+    (a, b), (_, c) = weighed @ normal.T
+    across = a * c - b * b
+    if across < 1e-9 * (a + c) ** 2:  # all parallel
+        root = np.sqrt(length)
+        found: Floats = np.linalg.lstsq((normal * root).T, (normal.T * middle).sum(axis=1) * root, rcond=None)[0]
+        return found
+    p, q = weighed @ (normal.T * middle).sum(axis=1)
+    return np.asarray((c * p - b * q, a * q - b * p), np.float64) / float(across)
 
 
 def _horizon(lines: Floats, length: Floats, angle: Floats, width: int, height: int) -> float | None:

@@ -1,34 +1,30 @@
 """Faces, head pose and eyes of single pictures, with the networks that the mediapipe 0.10.14 package carries.
 
-Sources (Google, Apache-2.0): face_detection_full_range_sparse.tflite (BlazeFace, 192 px), face_landmark.tflite (468 points,
-192 px), iris_landmark.tflite (eyelid outline and iris of one eye, 64 px), fed the way mediapipe's own graphs feed them. They
-are run by LiteRT directly: mediapipe's solutions keep a tracker between frames and start a thread pool each; here every
-picture stands for itself and one thread does the work.
+Sources (Google, Apache-2.0): BlazeFace (face_detector.py), face_landmark.tflite (468 points, 192 px), iris_landmark.tflite
+(eyelid outline and iris of one eye, 64 px), fed the way mediapipe's own graphs feed them. They are run by LiteRT directly:
+mediapipe's solutions keep a tracker between frames and start a thread pool each; here every picture stands for itself and one
+thread does the work.
 
-The detector loses faces under about 16 px of its 192, so besides the whole picture it looks at overlapping square tiles.
-What it proposes is accepted only where the 468-point network, run twice, says that a face is there: the detector alone
+What the detector proposes is accepted only where the 468-point network, run twice, says that a face is there: the detector alone
 gives 0.63 to an empty space suit, the second network 0.000.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.errors import WeightsMissing
 from deployments.media import FrameArray
-from deployments.weights import Located, locate
+from deployments.models.face_detector import Detector, Net, network, sigmoid
+from deployments.models.face_detector import tiles as tiles
+from deployments.models.face_detector_gpu import GpuDetector
 
 Floats = NDArray[np.float64]
-MEND = 'Install it with: uv pip install "mediapipe==0.10.14"'
 
-DETECTOR_PX, MESH_PX, IRIS_PX = 192, 192, 64
-DETECTED = (
-    0.4  # detector score from which a place is looked at; true faces of 22-300 px scored 0.66-0.95, blurred ones less
-)
+MESH_PX, IRIS_PX = 192, 64
 PRESENT = (
     0.5,
     0.9,
@@ -87,78 +83,23 @@ class Roi(NamedTuple):
     angle: float
 
 
-class _Net:
-    """A LiteRT network: one float32 input without its batch axis, outputs by size, the largest first."""
-
-    def __init__(self, located: Located) -> None:
-        try:
-            from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
-        except ImportError as error:
-            raise WeightsMissing(
-                "LiteRT, which runs the face networks, is missing. Install it with: uv pip install ai-edge-litert"
-            ) from error
-        self._net: Any = Interpreter(str(located.path), num_threads=1)
-        self._net.allocate_tensors()
-        self._input = self._net.get_input_details()[0]["index"]
-        outputs = sorted(self._net.get_output_details(), key=lambda d: -int(np.prod(d["shape"])))
-        self._outputs = [d["index"] for d in outputs]
-
-    def __call__(self, x: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        self._net.set_tensor(self._input, x[None])
-        self._net.invoke()
-        return [self._net.get_tensor(index) for index in self._outputs]
-
-
 class FaceFinder:
     """The three networks. Raises WeightsMissing when the mediapipe package or LiteRT is not installed."""
 
-    def __init__(self) -> None:
-        folder = "modules/face_detection", "modules/face_landmark", "modules/iris_landmark"
-        names = "face_detection_full_range_sparse.tflite", "face_landmark.tflite", "iris_landmark.tflite"
-        found = [
-            locate(n, module="mediapipe", inside=f"{f}/{n}", mend=MEND) for f, n in zip(folder, names, strict=True)
-        ]
-        self.located = found[1]
-        self._detector, self._mesh, self._iris = (_Net(f) for f in found)
-        centres = (np.arange(DETECTOR_PX // 4) + 0.5) / (DETECTOR_PX // 4)
-        self._anchors = np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
+    def __init__(self, device: str = "cpu") -> None:
+        """device: where the detector runs; the other networks run on the CPU."""
+        self._detector = Detector() if device == "cpu" else GpuDetector(device)
+        self.located = network("face_landmark.tflite", "face_landmark")
+        self._mesh = Net(self.located)
+        self._iris = Net(network("iris_landmark.tflite", "iris_landmark"))
 
     def detect(self, picture: FrameArray) -> list[Roi]:
         """Where faces may be in a (h, w, 3) uint8 RGB picture, best first, at most MOST_FACES."""
-        height, width = picture.shape[:2]
-        boxes, eyes, scores = [], [], []
-        for x, y, w, h in tiles(width, height):
-            box, pair, score = self._detect_tile(picture[y : y + h, x : x + w])
-            boxes.append(box + np.array([x, y, x, y]))
-            eyes.append(pair + np.array([x, y]))
-            scores.append(score)
-        box, pair, score = np.concatenate(boxes), np.concatenate(eyes), np.concatenate(scores)
-        rois = []
-        for k in distinct(box, score)[:MOST_FACES]:
-            dx, dy = pair[k, 1] - pair[k, 0]
-            x0, y0, x1, y1 = box[k]
-            rois.append(Roi((x0 + x1) / 2, (y0 + y1) / 2, 1.5 * max(x1 - x0, y1 - y0), float(np.arctan2(dy, dx))))
-        return rois
+        return self.detect_all([picture])[0]
 
-    def _detect_tile(self, tile: FrameArray) -> tuple[Floats, Floats, Floats]:
-        """Boxes (n, 4), both eye centres (n, 2, 2) in pixels of the tile, scores (n,)."""
-        import cv2
-
-        h, w = tile.shape[:2]
-        scale = DETECTOR_PX / max(h, w)
-        size = max(1, round(w * scale)), max(1, round(h * scale))
-        square = np.zeros((DETECTOR_PX, DETECTOR_PX, 3), np.float32)
-        small = cv2.resize(tile, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        square[: size[1], : size[0]] = small
-        raw, logits = self._detector(square / 127.5 - 1.0)
-        score = _sigmoid(logits.reshape(-1))
-        keep = np.flatnonzero(score >= DETECTED)
-        values = raw.reshape(-1, 16)[keep].astype(np.float64) / DETECTOR_PX
-        centre = values[:, :2] + self._anchors[keep]
-        half = values[:, 2:4] / 2
-        pair = values[:, 4:8].reshape(-1, 2, 2) + self._anchors[keep, None]
-        side = float(max(h, w))
-        return np.concatenate([centre - half, centre + half], axis=1) * side, pair * side, score[keep]
+    def detect_all(self, pictures: Sequence[FrameArray]) -> list[list[Roi]]:
+        """The same for pictures of one size in order of time."""
+        return [_rois(*found) for found in self._detector.search_all(pictures)]
 
     def face(self, picture: FrameArray, roi: Roi) -> tuple[Face, Roi] | None:
         """The face in this place and the place fitted to it, or None when there is none."""
@@ -176,7 +117,7 @@ class FaceFinder:
         raw, logit = self._mesh(crop)
         points = raw.reshape(468, 3).astype(np.float64)
         flat = points[:, :2] @ matrix[:, :2].T + matrix[:, 2]
-        return np.column_stack([flat, points[:, 2] * roi.side / MESH_PX]), float(_sigmoid(logit.reshape(-1))[0])
+        return np.column_stack([flat, points[:, 2] * roi.side / MESH_PX]), float(sigmoid(logit.reshape(-1))[0])
 
     def _measure(self, picture: FrameArray, points: Floats, present: float) -> Face:
         right, _, ahead = axes(points)
@@ -215,18 +156,14 @@ class FaceFinder:
         return both[:16], both[16]
 
 
-def tiles(width: int, height: int) -> list[tuple[int, int, int, int]]:
-    """(x, y, w, h) of the whole picture and, unless it is nearly square, of the square tiles that cover it.
-
-    Tiles overlap by a fifth: a face too wide for the overlap is large enough to be found in the whole picture.
-    """
-    side, length = min(width, height), max(width, height)
-    found = [(0, 0, width, height)]
-    if length > 1.2 * side:
-        count = max(2, int(np.ceil((length - 0.2 * side) / (0.8 * side))))
-        for at in np.linspace(0, length - side, count).round().astype(int).tolist():
-            found.append((at, 0, side, side) if width > height else (0, at, side, side))
-    return found
+def _rois(box: Floats, pair: Floats, score: Floats) -> list[Roi]:
+    """Squares around the best of the detector's proposals: boxes (n, 4), both eye centres (n, 2, 2), scores (n,)."""
+    rois = []
+    for k in distinct(box, score)[:MOST_FACES]:
+        dx, dy = pair[k, 1] - pair[k, 0]
+        x0, y0, x1, y1 = box[k]
+        rois.append(Roi((x0 + x1) / 2, (y0 + y1) / 2, 1.5 * max(x1 - x0, y1 - y0), float(np.arctan2(dy, dx))))
+    return rois
 
 
 def distinct(boxes: Floats, scores: Floats) -> list[int]:
@@ -295,7 +232,3 @@ def _cut(
         picture = cv2.blur(picture, (blur, blur)).astype(np.uint8)
     crop = cv2.warpAffine(picture, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     return crop.astype(np.float32) / 255.0, matrix
-
-
-def _sigmoid(x: NDArray[np.float32]) -> Floats:
-    return 1.0 / (1.0 + np.exp(-np.clip(x.astype(np.float64), -80, 80)))

@@ -8,9 +8,11 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from deployments.models.effect_track import UNIFORM, Found, Track, alike, closed, runs, smooth
+from deployments.models.frame_statistics import Floats
 
 FROZEN = (
     0.12,
@@ -116,9 +118,7 @@ def cadences(t: Track, taken: list[Found]) -> list[Found]:
     for f in taken:
         free[max(0, f.start - 1) : f.stop + 1] = False
     # x264 crf 32 leaves a repeated frame 5-30 % of the change of the others.
-    around, most = (
-        np.array([np.percentile(x[max(1, k - half) : k + half + 1], 85) for k in range(n)]) for x in (change, peak)
-    )
+    around, most = (_moving_percentile(x, half, 85) for x in (change, peak))
     repeated = free & (change < 0.33 * around) & (peak < 0.5 * most) & (around > 0.25)
     repeated[0] = False
     stretch = closed((smooth(repeated.astype(np.float32), 2 * half) > 0.36) & free, half)
@@ -134,6 +134,18 @@ def cadences(t: Track, taken: list[Found]) -> list[Found]:
             speed = max(0.1, 1 - float(repeated[at[0] : at[-1] + 1].mean()))
             found.append(Found("slow_motion", int(at[0]) - 1, min(n, int(at[-1]) + 2), 1 - speed, factor=speed))
     return found
+
+
+def _moving_percentile(x: Floats, half: int, q: float) -> NDArray[np.float64]:
+    """Percentile q of the up to 2 half + 1 values around each; the first value, which has no frame before it, is left out."""
+    n, width = len(x), 2 * half + 1
+    out = np.empty(n)
+    inner = range(1 + half, n - half)
+    if inner:
+        out[inner.start : inner.stop] = np.percentile(sliding_window_view(x[1:], width), q, axis=1)
+    for k in (k for k in range(n) if k not in inner):
+        out[k] = np.percentile(x[max(1, k - half) : k + half + 1], q)
+    return out
 
 
 def _regular(fresh: NDArray[np.intp]) -> bool:

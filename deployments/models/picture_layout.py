@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAME = 14.0  # levels; encoders ring by up to about 10 beside a bar's edge (x264 crf 32)
+HEAD = 8  # rows looked at in every frame; few have a bar that goes on beyond them
 BAR_ROW = 0.7  # share of a bar's row that has the bar's colour; the rest may be a caption on it
 
 
@@ -22,17 +23,24 @@ def bars(colour: Tensor, y: Tensor) -> list[Tensor]:
     """
     import torch
 
+    frames = torch.arange(len(y), device=y.device)
     sizes: list[Tensor] = []
     rims: list[Tensor] = []
     inner: list[Tensor] = []
     for picture in (colour, colour.transpose(2, 3)):
-        n, _, length, _ = picture.shape
-        frames = torch.arange(n, device=y.device)
+        length = picture.shape[2]
         found = []
-        for side in (picture, picture.flip(2)):
-            rim = side[:, :, :2].flatten(2).median(2).values
-            share = ((side - rim[:, :, None, None]).abs().amax(1) < SAME).float().mean(2)
+        for flip in (False, True):
+            head = (picture[:, :, -HEAD:].flip(2) if flip else picture[:, :, :HEAD]).contiguous()
+            rim = head[:, :, :2].flatten(2).median(2).values
+            share = torch.zeros(len(y), length, device=y.device)
+            share[:, : head.shape[2]] = _like(head, rim)
+            far = torch.nonzero((share[:, : HEAD - 2] >= BAR_ROW).all(1)).flatten()
+            if len(far):
+                whole = picture[far].flip(2) if flip else picture[far]
+                share[far] = _like(whole.contiguous(), rim[far])
             size = (share >= BAR_ROW).float().cumprod(1).sum(1)
+            # The rows just inside: of a frame that is uniform all over, the last two.
             at = (size.long() + 2).clamp(max=length - 2)
             other = 1 - (share[frames, at] + share[frames, at + 1]) / 2
             found.append((size / length, rim, other))
@@ -45,20 +53,29 @@ def bars(colour: Tensor, y: Tensor) -> list[Tensor]:
     return [*sizes, *rims, *inner]
 
 
+def _like(picture: Tensor, rim: Tensor) -> Tensor:
+    """(n, rows): share of each row of (n, 3, rows, columns) that has the colour `rim` (n, 3)."""
+    away = (picture - rim[:, :, None, None]).abs_()
+    return (away[:, 0].maximum(away[:, 1]).maximum(away[:, 2]) < SAME).float().mean(2)
+
+
 def seams(y: Tensor) -> tuple[Tensor, Tensor]:
     """(n, w) and (n, h): along how much of each column (row) the picture breaks there, 0-1.
 
     A break is a step over two pixels that is larger than the steps on both sides of it. A picture's own edges are seldom
     straight, upright and as long as the frame.
     """
+    import torch
     import torch.nn.functional as F
 
     found = []
-    for picture in (y, y.transpose(1, 2)):
-        step = (picture[:, :, 2:] - picture[:, :, :-2]).abs()
-        around = F.pad(step, (2, 2), mode="replicate")
-        beside = 1.5 * around[:, :, :-4].maximum(around[:, :, 4:]) + 4
-        found.append(F.pad((step > beside).float().mean(1), (1, 1)))
+    for axis in (2, 1):
+        n = y.shape[axis]
+        step = (y.narrow(axis, 2, n - 2) - y.narrow(axis, 0, n - 2)).abs_()
+        first, last = step.narrow(axis, 0, 1), step.narrow(axis, n - 3, 1)
+        around = torch.cat([first, first, step, last, last], axis)
+        beside = around.narrow(axis, 0, n - 2).maximum(around.narrow(axis, 4, n - 2)).mul_(1.5).add_(4)
+        found.append(F.pad((step > beside).float().mean(3 - axis), (1, 1)))
     return found[0], found[1]
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deployments.media import FrameArray
 
-Field2 = NDArray[np.float32]  # (h, w, 2): slope of brightness to the right and down
+Plane = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 STRONG = 10.0  # grey levels a pixel: compression noise stays under 6 at crf 28, legible strokes are over 20
@@ -28,6 +29,7 @@ RUN, BALANCE = 5, 0.4  # cells a text is wide at least; fewer to more of its lef
 FULL_EVERY = 6  # samples between looks at the whole of a picture that moves (1.5 s at 4 per second)
 CUT_STEP, CUT_RATIO = 18.0, 2.5  # grey levels between samples, and how many times the neighbours' difference
 STRIP = 32  # strips are multiples of this high, so that few shapes are read
+KEPT = 6  # frames: one with its neighbour before, two after, and the last look's
 MOST = 0.6  # a strip over this share of the picture is read as the whole picture
 
 
@@ -40,45 +42,61 @@ class Ask:
     y1: int
 
 
+class Slopes(NamedTuple):
+    """Slope of brightness to the right and down, and its size: three (h, w) float32, in grey levels a pixel."""
+
+    right: Plane
+    down: Plane
+    size: Plane
+
+    def cut(self, y0: int, y1: int, x0: int, x1: int) -> Slopes:
+        return Slopes(*(plane[y0:y1, x0:x1] for plane in self))
+
+
 class Strokes:
     """The slopes of a run of grey frames, (n, h, w) uint8, a few frames of them kept."""
 
     def __init__(self, grey: FrameArray) -> None:
         self.grey = grey
-        self.kept: dict[int, Field2] = {}
+        self.kept: dict[int, Slopes] = {}
         self.still = [False] * len(grey)  # whether the ground stands as in the frame before; told by plan()
 
-    def __getitem__(self, frame: int) -> Field2:
+    def __getitem__(self, frame: int) -> Slopes:
         if frame not in self.kept:
-            if len(self.kept) >= 4:
+            if len(self.kept) >= KEPT:
                 del self.kept[next(iter(self.kept))]
             self.kept[frame] = slopes(self.grey[frame])
         return self.kept[frame]
 
 
-def slopes(grey: FrameArray) -> Field2:
-    """(h, w, 2) float32 central differences of (h, w) uint8."""
-    g = grey.astype(np.float32)
-    out = np.zeros((*g.shape, 2), np.float32)
-    out[:, 1:-1, 0] = (g[:, 2:] - g[:, :-2]) / 2
-    out[1:-1, :, 1] = (g[2:] - g[:-2]) / 2
-    return out
+def slopes(grey: FrameArray) -> Slopes:
+    """Central differences of (h, w) uint8; none across the picture's own edges. Every step is exact but the root."""
+    import cv2
+
+    if not grey.size:
+        return Slopes(*(np.zeros(grey.shape, np.float32) for _ in range(3)))
+    right, down = (cv2.Sobel(grey, cv2.CV_32F, *axis, ksize=1, scale=0.5) for axis in ((1, 0), (0, 1)))
+    return Slopes(*(np.asarray(plane, np.float32) for plane in (right, down, cv2.magnitude(right, down))))
 
 
-def strength(field: Field2) -> NDArray[np.float32]:
-    return np.asarray(np.sqrt(np.einsum("hwc,hwc->hw", field, field)), np.float32)
-
-
-def stays(a: Field2, b: Field2) -> Mask:
+def stays(a: Slopes, b: Slopes) -> Mask:
     """Where a's slopes stand in b too."""
-    sa, sb = strength(a), strength(b)
-    return np.asarray((np.einsum("hwc,hwc->hw", a, b) > ALIGNED * sa * sb) & (sb > FAINTER * sa))
+    along = a.right * b.right
+    along += a.down * b.down
+    least = a.size * np.float32(ALIGNED)
+    least *= b.size
+    found = along > least
+    found &= b.size > np.multiply(a.size, np.float32(FAINTER), out=least)
+    return found
 
 
-def per_cell(mask: Mask) -> NDArray[np.int32]:
+def per_cell(mask: Mask) -> NDArray[np.int64]:
     """How many pixels of each CELL x CELL square are set; rows and columns that fill no square are left out."""
-    h, w = mask.shape[0] // CELL * CELL, mask.shape[1] // CELL * CELL
-    return np.asarray(mask[:h, :w].reshape(h // CELL, CELL, w // CELL, CELL).sum((1, 3)), np.int32)
+    h, w = mask.shape[0] // CELL, mask.shape[1] // CELL
+    # Eight pixels of a row are one 64-bit number, whose bytes never pass 64 when eight rows and then the bytes are added:
+    # 24 times as fast as a sum over bools (0.03 ms for 448x797).
+    eights = np.ascontiguousarray(mask[: h * CELL, : w * CELL]).view(np.uint64).reshape(h, CELL, w).sum(1)
+    return np.asarray(eights * np.uint64(0x0101010101010101) >> np.uint64(56), np.int64)
 
 
 @dataclass(frozen=True)
@@ -98,32 +116,43 @@ def change(strokes: Strokes, frame: int, before: int) -> Change:
     Where the ground is still, anything new may be text. Where it moves nearly all is new, and only strokes that stay
     for two samples more, in runs wider than high that have left edges as well as right ones, may be.
     """
+    now = strokes[frame]
+    strong = now.size > STRONG
+    new = strong & ~stays(now, strokes[before])
+    fresh = per_cell(new)
+    moving = bool((fresh >= CELL / 2).mean() > MOVING)
+    cells = (fresh >= CELL) & (fresh >= FRESH * per_cell(strong))
+    later = [strokes[i] for i in (frame + 1, frame + 2) if i < len(strokes.grey)]
+    on_cells = fresh
+    if later and (moving or cells.any()):
+        next_on = new & stays(now, later[0])
+        on_cells = per_cell(next_on)
+        if moving:
+            counted = per_cell(next_on & stays(now, later[-1]))
+            cells = (counted >= CELL) & (counted >= FRESH * per_cell(strong))
+    if not cells.any():
+        return Change([], moving, False, cells)
+    lasts = float(on_cells[cells].sum() / max(1, fresh[cells].sum())) > 0.5
+    return Change(_rows(cells, now.right, strong, moving), moving, lasts, cells)
+
+
+def _rows(cells: Mask, right: Plane, strong: Mask, moving: bool) -> list[tuple[float, float]]:
+    """Top and bottom of every run of cells that may be text."""
     import cv2
 
-    now = strokes[frame]
-    strong = strength(now) > STRONG
-    new = strong & ~stays(now, strokes[before])
-    counted = per_cell(new)
-    moving = bool((counted >= CELL / 2).mean() > MOVING)
-    later = [i for i in (frame + 1, frame + 2) if i < len(strokes.grey)]
-    next_on = new & stays(now, strokes[later[0]]) if later else new
-    if moving and later:
-        counted = per_cell(next_on & stays(now, strokes[later[-1]]))
-    cells = (counted >= CELL) & (counted >= FRESH * per_cell(strong))
-    lasts = float(per_cell(next_on)[cells].sum() / max(1, per_cell(new)[cells].sum())) > 0.5
     joined = cv2.dilate(cells.astype(np.uint8), np.ones((1, 3), np.uint8))  # words a cell or two apart are one run
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
     rows = []
+    edges = np.zeros((2, count))
+    if moving:
+        left_right = (per_cell(strong & (right > STRONG / 2)), per_cell(strong & (right < -STRONG / 2)))
+        edges = np.sort([np.bincount(labels.ravel(), side.ravel(), count) for side in left_right], axis=0)
     for k, (_, y, w, h, _) in enumerate(boxes[1:count], 1):
-        if moving:
-            run = np.kron(labels == k, np.ones((CELL, CELL), bool))
-            inside = now[: run.shape[0], : run.shape[1], 0][run & strong[: run.shape[0], : run.shape[1]]]
-            edges = sorted((int((inside > STRONG / 2).sum()), int((inside < -STRONG / 2).sum())))
-            if w < max(RUN, h) or edges[0] < BALANCE * edges[1]:
-                continue
+        if moving and (w < max(RUN, h) or edges[0, k] < BALANCE * edges[1, k]):
+            continue
         if w >= 3:
             rows.append((float(y) * CELL, float(y + h) * CELL))
-    return Change(rows, moving, lasts, cells)
+    return rows
 
 
 def strips(frame: int, rows: Iterable[tuple[float, float]], height: int) -> list[Ask]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Generator, Sequence
 from difflib import SequenceMatcher
@@ -12,7 +13,7 @@ import numpy as np
 from deployments.analyzer import Window
 from deployments.media import FrameArray
 from deployments.models.craft import Box, Found
-from deployments.models.text_changes import STRONG, Ask, Strokes, plan, slopes, strength, strips
+from deployments.models.text_changes import STRONG, Ask, Strokes, plan, slopes, strips
 from deployments.models.text_tracks import Line, Sight, Track, follow, overlap
 
 # Lines of 3 % of the height are all found at 448 rows (13 px letters), and at 352; character error 4.3 % and 6.8 %.
@@ -132,7 +133,7 @@ def _gaps(tracks: Sequence[Track], grey: FrameArray) -> list[Ask]:
             if any(frame in t.boxes and overlap(t.boxes[frame], box)[1] > ON_TOP for t in tracks):
                 continue
             x0, y0, x1, y1 = (max(0, round(v)) for v in box)
-            there = strength(slopes(grey[frame, y0:y1, x0:x1])) > STRONG
+            there = slopes(grey[frame, y0:y1, x0:x1]).size > STRONG
             if there.sum() >= LEFT * track.strokes:
                 rows.setdefault(frame, []).append((box[1], box[3]))
     return [ask for frame, spans in rows.items() for ask in strips(frame, spans, grey.shape[1])]
@@ -196,14 +197,23 @@ class WindowReader:
         self.asks: list[Ask] = next(self.reading)
 
     def strips(self) -> list[FrameArray]:
+        """(h, w, 3) uint8 RGB of each ask. Only the rows that its strip is made of are scaled, to the same pixels."""
         import cv2
 
+        full = self.frames.shape[1]
+        whole = math.gcd(full, self.height)
         out = []
         for ask in self.asks:
             small = self.frames[ask.frame]
+            top = 0
             if small.shape[:2] != (self.height, self.width):
-                small = cv2.resize(small, (self.width, self.height), interpolation=cv2.INTER_AREA)
-            out.append(small[ask.y0 : ask.y1])
+                # Every `step` rows of the small picture are made of `step * full / height` whole rows of the large one.
+                step = self.height // whole
+                first, last = ask.y0 // step, -(-ask.y1 // step)
+                top, rows = first * step, (last - first) * step
+                part = small[first * full // whole : last * full // whole]
+                small = cv2.resize(part, (self.width, rows), interpolation=cv2.INTER_AREA)
+            out.append(small[ask.y0 - top : ask.y1 - top])
         return out
 
     def crop(self, ask: Ask, box: Box) -> FrameArray:

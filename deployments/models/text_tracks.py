@@ -12,7 +12,7 @@ import numpy as np
 
 from deployments.media import FrameArray
 from deployments.models.craft import Box
-from deployments.models.text_changes import FAINTER, STRONG, Field2, Strokes, slopes, stays, strength
+from deployments.models.text_changes import FAINTER, STRONG, Slopes, Strokes, slopes, stays
 
 SAME, SAME_CELL = 0.7, 0.45  # share of a line's strokes, of its worst letter's, that must be left for it to be the same
 # The same on still ground, where the worst letter of an unchanged line keeps 0.98 and more at crf 32, and one digit of a
@@ -63,8 +63,8 @@ class Pattern:
         self.x0, self.y0 = max(0, round(box[0])), max(0, round(box[1]))
         self.x1, self.y1 = min(width, round(box[2])), min(height, round(box[3]))
         self.grey = strokes.grey[frame, self.y0 : self.y1, self.x0 : self.x1]
-        self.field = slopes(strokes.grey[frame])[self.y0 : self.y1, self.x0 : self.x1]
-        size = strength(self.field)
+        self.field = _cut(strokes.grey[frame], self.x0, self.y0, self.x1, self.y1)
+        size = self.field.size
         # The edges of letters are the strongest in their box: half of the strongest leaves most of the ground out.
         self.mask = size > max(STRONG, 0.5 * float(np.percentile(size, 95))) if size.size else np.zeros((0, 0), bool)
         self.pruned = 0
@@ -89,8 +89,8 @@ class Pattern:
         kept_in = np.add.reduceat(kept.sum(0), edges)
         counted = all_in >= max(8, 0.3 * float(np.median(all_in)))
         worst = float((kept_in[counted] / all_in[counted]).min()) if counted.any() else 0.0
-        floor = FAINTER * float(np.median(strength(self.field)[self.mask]))
-        others = strength(other) > max(STRONG, floor)
+        floor = FAINTER * float(np.median(self.field.size[self.mask]))
+        others = other.size > max(STRONG, floor)
         owned = stays(other, self.field) & others
         own = float(owned.sum() / max(1, others.sum()))
         if still:
@@ -118,12 +118,12 @@ class Pattern:
         return left + int(x) - self.x0, top + int(y) - self.y0, float(alike) if np.isfinite(alike) else -1.0
 
 
-def _cut(grey: FrameArray, x0: int, y0: int, x1: int, y1: int) -> Field2:
+def _cut(grey: FrameArray, x0: int, y0: int, x1: int, y1: int) -> Slopes:
     """The slopes in a box, with the pixels around it taken into account."""
     height, width = grey.shape
     left, top = max(0, x0 - 1), max(0, y0 - 1)
     part = slopes(grey[top : min(height, y1 + 1), left : min(width, x1 + 1)])
-    return part[y0 - top : y1 - top, x0 - left : x1 - left]
+    return part.cut(y0 - top, y1 - top, x0 - left, x1 - left)
 
 
 def follow(track: Track, strokes: Strokes, frame: int) -> None:

@@ -6,9 +6,10 @@ Builtin signal code of `visual_effects`, numpy only. Times are frame numbers, se
 from __future__ import annotations
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from deployments.models.effect_track import UNIFORM, Found, Track, alike, hex_colour, runs
+from deployments.models.effect_track import UNIFORM, Found, Mask, Track, alike, hex_colour, runs
 from deployments.models.frame_statistics import GRID, Floats, Series
 
 
@@ -165,17 +166,26 @@ def dissolves(t: Track, taken: list[Found]) -> list[Found]:
     busy = np.zeros(n + 1, bool)
     for f in taken:
         busy[f.start : f.stop + 1] = True
+    free = np.concatenate([[0], np.cumsum(~t.breaks)])
+    unused = np.concatenate([[0], np.cumsum(~busy)])
+    confirmed = _between(t.gradual, n)
     candidates = []
     for seconds in (0.2, 0.3, 0.45, 0.65, 0.95, 1.4, 2.0, 2.8):
         w = t.frames(seconds, 4)
-        for a in range(0, n - w, max(1, w // 8)):
-            b = a + w
-            score = _mixture(flat, energy, t, a, b)
+        starts = np.arange(0, n - w, max(1, w // 8))
+        open_ = (free[starts + w + 1] - free[starts + 1] == w) & (unused[starts + w + 1] - unused[starts] == w + 1)
+        starts = starts[open_]
+        starts = starts[_changed(flat, starts, w)]
+        sag = _sag(energy, starts, w)
+        sure = confirmed[2 * starts + w]
+        low = sag <= np.where(sure, 0.9, 0.72)
+        for a, x, known in zip(starts[low].tolist(), sag[low].tolist(), sure[low].tolist(), strict=True):
+            score = _mixture(flat, a, a + w, x, known)
             if score > 0:
-                candidates.append((score, a, b))
+                candidates.append((score, a, a + w))
     found: list[Found] = []
     for score, a, b in sorted(candidates, reverse=True):
-        if busy[a : b + 1].any() or t.breaks[a + 1 : b + 1].any():
+        if busy[a : b + 1].any():
             continue
         busy[max(0, a - 2) : b + 3] = True
         start, stop = _mix_extent(flat, a, b)
@@ -183,48 +193,79 @@ def dissolves(t: Track, taken: list[Found]) -> list[Found]:
     return found
 
 
-def _mixture(flat: Floats, energy: Floats, t: Track, a: int, b: int) -> float:
+def _between(spans: tuple[tuple[int, int], ...], n: int) -> Mask:
+    """(2 n,) bool: whether half frame number k lies in one of the spans of frames, ends included."""
+    inside = np.zeros(2 * n, bool)
+    for x, y in spans:
+        inside[2 * x : 2 * y + 1] = True
+    return inside
+
+
+def _changed(flat: Floats, starts: NDArray[np.intp], w: int) -> Mask:
+    """Per start, whether the picture w frames on is another one. A title that fades in changes a part of it only."""
+    way = np.abs(flat[starts + w] - flat[starts])
+    size = np.einsum("ij,ij->i", way, way)
+    changed: Mask = size >= 256 * 12.0**2
+    changed[changed] = np.median(way[changed], axis=1) >= 0.3 * np.sqrt(size[changed] / 256)
+    return changed
+
+
+def _sag(energy: Floats, starts: NDArray[np.intp], w: int) -> NDArray[np.float64]:
+    """Per start, fine contrast in the middle of the next w frames against that at their ends.
+
+    Two pictures at half strength have half the squared detail of the pictures; a pan or a change of light keeps it.
+    """
+    lo, hi = w * 2 // 5, w * 3 // 5 + 1
+    total = np.concatenate([[0.0], np.cumsum(energy, dtype=np.float64)])
+    middle = (total[starts + hi] - total[starts + lo]) / (hi - lo)
+    sag: NDArray[np.float64] = middle / np.maximum(1.0, (energy[starts] + energy[starts + w]) / 2)
+    return sag
+
+
+def _mixture(flat: Floats, a: int, b: int, sag: float, confirmed: bool) -> float:
     """How much frames a..b look like a cross-fade from a to b, 0-1."""
     way = flat[b] - flat[a]
     size = float(way @ way)
-    # A title that fades in changes a part of the picture only.
-    if size < 256 * 12.0**2 or float(np.median(np.abs(way))) < 0.3 * np.sqrt(size / 256):
-        return 0.0
-    inner = flat[a : b + 1] - flat[a]
-    share = inner @ way / size
-    rest = np.sqrt(((inner - share[:, None] * way) ** 2).sum(1) / size)
-    confirmed = any(x <= (a + b) / 2 <= y for x, y in t.gradual)
-    if float(rest.max()) > (0.5 if confirmed else 0.35):
-        return 0.0
-    steps = np.diff(share)
-    if float(steps.min()) < -0.08 or float(steps.max()) > max(0.4, 3.0 / len(steps)) or steps.max() * len(steps) > 3.5:
-        return 0.0
-    # Two pictures at half strength have half the squared detail of the pictures; a pan or a change of light keeps it.
-    if _shifted(flat[a], flat[b]) > 0.8:
-        return 0.0
-    middle = energy[a + (b - a) * 2 // 5 : a + (b - a) * 3 // 5 + 1].mean()
-    sag = float(middle / max(1.0, (energy[a] + energy[b]) / 2))
-    if sag > (0.9 if confirmed else 0.72):
-        return 0.0
     # Before and after, nothing goes on in the direction of the change.
     k = max(2, (b - a) // 4)
     lead = float((flat[a] - flat[max(0, a - k)]) @ way) / size if a else 0.0
     tail = float((flat[min(len(flat) - 1, b + k)] - flat[b]) @ way) / size
     if max(abs(lead), abs(tail)) > 0.12:
         return 0.0
+    inner = flat[a : b + 1] - flat[a]
+    share = inner @ way / size
+    steps = np.diff(share)
+    if float(steps.min()) < -0.08 or float(steps.max()) > max(0.4, 3.0 / len(steps)) or steps.max() * len(steps) > 3.5:
+        return 0.0
+    rest = np.sqrt(((inner - share[:, None] * way) ** 2).sum(1) / size)
+    if float(rest.max()) > (0.5 if confirmed else 0.35):
+        return 0.0
+    if _shifted(flat[a], flat[b]) > 0.8:
+        return 0.0
     return max(0.05, 1 - float(rest.mean()) - max(0.0, sag - 0.5)) * (1 - (b - a) * 1e-4)
 
 
 def _shifted(a: Floats, b: Floats) -> float:
-    """Best correlation of two grids, one moved over the other by up to a quarter: a pan shows the same picture."""
-    x, y = a.reshape(GRID, GRID), b.reshape(GRID, GRID)
-    best = 0.0
-    for dy in range(-4, 5):
-        for dx in range(-4, 5):
-            u = x[max(0, dy) : GRID + min(0, dy), max(0, dx) : GRID + min(0, dx)]
-            v = y[max(0, -dy) : GRID + min(0, -dy), max(0, -dx) : GRID + min(0, -dx)]
-            best = max(best, alike(u, v))
-    return best
+    """Best correlation of two grids, one moved over the other by up to a quarter: a pan shows the same picture.
+
+    As `alike` of every pair of overlapping parts, from sums over them: a line of `moved` is b at one place over a.
+    """
+    x, y = a.astype(np.float64) - a.mean(), b.astype(np.float64) - b.mean()
+    most = GRID // 4
+    overlap = _windows(np.ones(GRID * GRID), most)
+    moved = _windows(y, most)
+    count, sum_x, sum_y = overlap.sum(1), overlap @ x, moved.sum(1)
+    var_x = overlap @ (x * x) - sum_x * sum_x / count
+    var_y = np.einsum("ij,ij->i", moved, moved) - sum_y * sum_y / count
+    size = np.sqrt(np.maximum(var_x * var_y, 0.0))
+    told = size > count * 2.0
+    return max(0.0, float(((moved @ x - sum_x * sum_y / count)[told] / size[told]).max(initial=0.0)))
+
+
+def _windows(grid: NDArray[np.float64], most: int) -> NDArray[np.float64]:
+    """(moves, GRID * GRID): a grid moved by up to `most` cells each way, 0 where nothing of it lies."""
+    padded = np.pad(grid.reshape(GRID, GRID), most)
+    return sliding_window_view(padded, (GRID, GRID)).reshape(-1, GRID * GRID)
 
 
 def _mix_extent(flat: Floats, a: int, b: int) -> tuple[float, float]:
