@@ -167,10 +167,8 @@ def motion(before: Look, after: Look) -> Motion:
     if len(points) < max(MIN_POINTS, MIN_AREA * cells) or sectors(points, (h, w)) < MIN_SECTORS:
         return UNKNOWN
     one, two = flattened(part, other)
-    if np.array_equal(part.gray, other.gray):
-        moved, good = points.copy(), np.ones(len(points), bool)
-    else:
-        moved, good = track(one.image, two.image, points, starts(one, two, points))
+    begin = points if np.array_equal(one.image, two.image) else starts(one, two, points)
+    moved, good = track(one.image, two.image, points, begin)
     layer = camera_layer(points[good], moved[good], (h, w)) if good.sum() >= MIN_POINTS else None
     if layer is not None and good.sum() < 0.7 * len(points):
         # Lost points of a fast turn or zoom are found when looked for where the others say.

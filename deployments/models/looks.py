@@ -1,7 +1,7 @@
 """Frames prepared for tracking: what each is compared by is made once, for the pairs before, after and a second apart.
 
 Builtin method, no weights. A Look is one frame, a Part is what of it lies between letterbox bars, and a Flat is the part without
-the light on it. `starts` finds where to begin looking for each point, at half size.
+the light on it. `starts` finds where to begin looking for each point.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from deployments.models.point_tracks import Area, Floats, Gray, Ranges, corners,
 REACH = 15  # pixels around each that count as its surroundings
 FADE = 0.05  # contrast between frames that differs more is a change of light: fades of 2 s change it by 6 % in 1/8 s
 HALO = 16  # grey levels that a detail may differ from its surroundings before it no longer counts towards them
-NEAR = 15  # pixels at half size; side of the neighbourhood by which a point's start is chosen
+NEAR = 29  # pixels; side of the neighbourhood by which a point's start is chosen
 
 
 class Flat:
@@ -26,17 +26,14 @@ class Flat:
         self.image = image
 
     @cached_property
-    def half(self) -> Gray:
-        """(h // 2, w // 2)"""
-        import cv2
-
-        h, w = self.image.shape
-        return np.asarray(cv2.resize(self.image, (w // 2, h // 2), interpolation=cv2.INTER_AREA), np.uint8)
+    def quarter(self) -> Gray:
+        """(h // 4, w // 4)"""
+        return shrunk(self.image, 4)
 
     @cached_property
     def spectrum(self) -> NDArray[np.complex64]:
         """Of the picture at half size."""
-        small = self.half.astype(np.float32)
+        small = shrunk(self.image, 2).astype(np.float32)
         return np.asarray(np.fft.rfft2((small - small.mean()) * fading_window(*small.shape)), np.complex64)
 
 
@@ -56,8 +53,8 @@ class Part:
         return self.gray - surroundings(self.gray)
 
     @cached_property
-    def contrast(self) -> float:
-        return float(self.relief.std())
+    def contrast(self) -> np.float32:
+        return np.float32(self.relief.std())
 
     @cached_property
     def flat(self) -> Flat:
@@ -93,7 +90,7 @@ def flattened(before: Part, after: Part) -> tuple[Flat, Flat]:
     The tracker compares grey levels, which exposure, fades and flicker change. On a soft picture one grey level is worth
     two pixels of motion, so whole-picture means (which a pan changes too) must not be matched: surroundings are.
     """
-    gain = float(np.clip((before.contrast + 0.1) / (after.contrast + 0.1), 0.5, 2.0))
+    gain = float(np.clip((before.contrast + np.float32(0.1)) / (after.contrast + np.float32(0.1)), 0.5, 2.0))
     return before.flat, after.lit(gain) if abs(gain - 1) > FADE else after.flat
 
 
@@ -102,10 +99,19 @@ def surroundings(gray: Gray) -> Floats:
     import cv2
 
     size = (2 * REACH + 1, 2 * REACH + 1)
-    mean = np.asarray(cv2.boxFilter(gray, cv2.CV_32F, size), np.float32)
+    values = gray.astype(np.float32)
+    mean = np.asarray(cv2.blur(values, size), np.float32)
     high = mean + HALO
     mean -= HALO
-    return np.asarray(cv2.blur(np.clip(gray, mean, high, out=high), size), np.float32)
+    return np.asarray(cv2.blur(np.clip(values, mean, high, out=values), size), np.float32)
+
+
+def shrunk(image: Gray, by: int) -> Gray:
+    """The picture at 1/by of its size."""
+    import cv2
+
+    h, w = image.shape
+    return np.asarray(cv2.resize(image, (w // by, h // by), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 @cache
@@ -115,10 +121,10 @@ def fading_window(h: int, w: int) -> Floats:
 
 
 def shifts(before: Flat, after: Flat, most: int = 2) -> list[tuple[int, int]]:
-    """Likely whole-picture shifts (x, y) in pixels at half size, by the peaks of the phase correlation."""
+    """Likely whole-picture shifts (x, y) in pixels, by the peaks of the phase correlation at half size."""
     import cv2
 
-    h, w = before.half.shape
+    h, w = before.image.shape[0] // 2, before.image.shape[1] // 2
     cross = after.spectrum * np.conj(before.spectrum)
     size = np.abs(cross)
     surface = np.fft.irfft2(cross / (size + np.float32(1e-3 * float(size.max()) + 1e-9)), s=(h, w))
@@ -126,42 +132,65 @@ def shifts(before: Flat, after: Flat, most: int = 2) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     for _ in range(most):
         y, x = divmod(int(surface.argmax()), w)
-        dx, dy = (x - w if x > w // 2 else x), (y - h if y > h // 2 else y)
-        if max(abs(dx), abs(dy)) > 1:
+        dx, dy = 2 * (x - w if x > w // 2 else x), 2 * (y - h if y > h // 2 else y)
+        if max(abs(dx), abs(dy)) > 2:
             found.append((dx, dy))
         surface[np.ix_(np.arange(y - 2, y + 3) % h, np.arange(x - 2, x + 3) % w)] = -1
     return found
 
 
-def starts(before: Flat, after: Flat, points: Floats) -> Floats:
-    """Where to begin looking for each point: of no motion, a coarse dense flow (Kroeger et al. 2016) and the whole-picture
-    shifts, the one under which its neighbourhood differs least. Half size and whole pixels do to choose."""
+def shifted(image: Gray, dx: int, dy: int) -> Gray:
+    """What lies (dx, dy) pixels further, (h, w); beyond the edges the edge goes on."""
     import cv2
 
-    one, two = before.half, after.half
-    h, w = one.shape
+    h, w = image.shape
+    wide = cv2.copyMakeBorder(image, max(0, -dy), max(0, dy), max(0, -dx), max(0, dx), cv2.BORDER_REPLICATE)
+    top, left = max(0, dy), max(0, dx)
+    return np.asarray(wide[top : top + h, left : left + w], np.uint8)
+
+
+def warped(image: Gray, flow: Floats) -> Gray:
+    """What lies where the flow, (h, w, 2), leads in whole pixels. cv2.remap would be the way, but OpenCV 5.0.0's gave other
+    pixels from call to call."""
+    h, w = image.shape
+    at = np.rint(flow[..., 1])
+    at += np.arange(h, dtype=np.float32)[:, None]
+    np.clip(at, 0, h - 1, out=at)
+    at *= w
+    across = np.rint(flow[..., 0])
+    across += np.arange(w, dtype=np.float32)
+    at += np.clip(across, 0, w - 1, out=across)
+    return np.asarray(image.ravel().take(at.astype(np.intp)), np.uint8)
+
+
+def coarse_flow(before: Flat, after: Flat) -> Floats:
+    """(h, w, 2) pixels. The preset works at a quarter of the size; given pictures of that size, the answer is the same."""
+    import cv2
+
+    h, w = before.image.shape
     dense = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-    dense.setFinestScale(1)  # of pictures at half size: the preset's quarter of the full size
-    flow = np.asarray(dense.calc(one, two, np.zeros((h, w, 2), np.float32)), np.float32)
+    dense.setFinestScale(0)
+    # Given no flow to begin with, it answers otherwise than given zeros.
+    small = dense.calc(before.quarter, after.quarter, np.zeros((*before.quarter.shape, 2), np.float32))
+    return 4 * np.asarray(cv2.resize(small, (w, h)), np.float32)
+
+
+def starts(before: Flat, after: Flat, points: Floats) -> Floats:
+    """Where to begin looking for each point: of no motion, a coarse dense flow (Kroeger et al. 2016) and the whole-picture
+    shifts, the one under which its neighbourhood differs least. Whole pixels do to choose."""
+    import cv2
+
+    one, two = before.image, after.image
+    h, w = one.shape
+    flow = coarse_flow(before, after)
     jumps = shifts(before, after)
-    x, y = np.minimum(points[:, 0].astype(int) // 2, w - 1), np.minimum(points[:, 1].astype(int) // 2, h - 1)
-    rows, cols = np.arange(h, dtype=np.float32), np.arange(w, dtype=np.float32)
-    # cv2.remap would be the way, but OpenCV 5.0.0's gave other pixels from call to call.
-    whole = np.rint(flow)
-    down = np.clip(whole[..., 1] + rows[:, None], 0, h - 1)
-    down *= w
-    down += np.clip(whole[..., 0] + cols, 0, w - 1)
-    pictures = [two, two.ravel().take(down.astype(np.intp))]
-    pictures += [
-        two.take(np.clip(rows + dy, 0, h - 1).astype(int), 0).take(np.clip(cols + dx, 0, w - 1).astype(int), 1)
-        for dx, dy in jumps
-    ]
+    pictures = [two, warped(two, flow), *(shifted(two, *jump) for jump in jumps)]
+    x, y = points[:, 0].astype(int), points[:, 1].astype(int)
     moves = np.zeros((len(pictures), len(points), 2), np.float32)
-    moves[1] = 2 * flow[y, x]
+    moves[1] = flow[y, x]
     for move, jump in zip(moves[2:], jumps, strict=True):
-        move[:] = 2 * jump[0], 2 * jump[1]
+        move[:] = jump
     costs = np.stack([cv2.blur(cv2.absdiff(one, p), (NEAR, NEAR))[y, x] for p in pictures])
     to = points + moves
-    full_h, full_w = before.image.shape
-    costs[(to < 0).any(axis=2) | (to[..., 0] >= full_w) | (to[..., 1] >= full_h)] = 255
+    costs[(to < 0).any(axis=2) | (to[..., 0] >= w) | (to[..., 1] >= h)] = 255
     return np.asarray(to[costs.argmin(axis=0), np.arange(len(points))], np.float32)
