@@ -172,9 +172,9 @@ def motion(before: Look, after: Look) -> Motion:
     layer = camera_layer(points[good], moved[good], (h, w)) if good.sum() >= MIN_POINTS else None
     if layer is not None and good.sum() < 0.7 * len(points):
         # Lost points of a fast turn or zoom are found when looked for where the others say.
-        again, found = track(one.image, two.image, points, predicted(layer[0], points))
-        found &= ~good
-        moved[found], good = again[found], good | found
+        lost = np.flatnonzero(~good)
+        again, found = track(one.image, two.image, points[lost], predicted(layer[0], points[lost]))
+        moved[lost[found]], good[lost[found]] = again[found], True
         layer = camera_layer(points[good], moved[good], (h, w))
     if layer is None or good.sum() < max(MIN_POINTS, MIN_AREA * cells):
         return UNKNOWN

@@ -109,8 +109,10 @@ def track(before: Gray, after: Gray, points: Floats, begin: Floats) -> tuple[Flo
         "minEigThreshold": 1e-6,
     }
     there, seen, _ = cv2.calcOpticalFlowPyrLK(before, after, points, begin.copy(), **how)
-    back, again, _ = cv2.calcOpticalFlowPyrLK(after, before, there, points + there - begin, **how)
     h, w = before.shape
-    good = (seen.ravel() > 0) & (again.ravel() > 0) & (np.linalg.norm(back - points, axis=1) < BACK_AND_FORTH)
-    good &= (there[:, 0] >= 0) & (there[:, 0] < w) & (there[:, 1] >= 0) & (there[:, 1] < h)
+    good = (seen.ravel() > 0) & ((there >= 0) & (there < (w, h))).all(axis=1)
+    at = np.flatnonzero(good)
+    if len(at):
+        back, again, _ = cv2.calcOpticalFlowPyrLK(after, before, there[at], (points + there - begin)[at], **how)
+        good[at] = (again.ravel() > 0) & (np.linalg.norm(back - points[at], axis=1) < BACK_AND_FORTH)
     return np.asarray(there, np.float32), good
