@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.models.looks import Look, flattened, starts
-from deployments.models.point_tracks import Floats, Gray, between_bars, track
+from deployments.models.point_tracks import Floats, Gray, between_bars, lengths, track
 
 INLIER = 0.7  # pixels; sub-pixel tracking plus compression scatters by 0.1-0.3
 INLIER_SHARE = 0.06  # of a point's own motion: parallax and lens distortion make even a rigid scene differ by that much
@@ -49,7 +49,7 @@ def predicted(model: NDArray[np.float64], points: Floats) -> Floats:
 
 def tolerance(points: Floats, moved: Floats) -> Floats:
     """How far from its predicted place each point may lie, in pixels."""
-    return np.asarray(INLIER + INLIER_SHARE * np.linalg.norm(moved - points, axis=1), np.float32)
+    return np.asarray(INLIER + INLIER_SHARE * lengths(moved - points), np.float32)
 
 
 def fit(points: Floats, moved: Floats) -> NDArray[np.float64] | None:
@@ -58,7 +58,7 @@ def fit(points: Floats, moved: Floats) -> NDArray[np.float64] | None:
 
     if len(points) < 4:
         return None
-    reach = float(np.median(np.linalg.norm(moved - points, axis=1)))
+    reach = float(np.median(lengths(moved - points)))
     model, _ = cv2.estimateAffinePartial2D(
         points,
         moved,
@@ -99,7 +99,7 @@ def layers(points: Floats, moved: Floats) -> list[NDArray[np.float64]]:
         if model is None:
             break
         found.append(model)
-        off = np.linalg.norm(predicted(model, points) - moved, axis=1) > tolerance(points, moved)
+        off = lengths(predicted(model, points) - moved) > tolerance(points, moved)
         left &= off
     return found
 
@@ -125,12 +125,12 @@ def camera_layer(
     weights = sector_weights(points, shape)
     found = layers(points, moved)
     places = np.stack([predicted(m, points) for m in found])
-    errors = np.linalg.norm(places - moved, axis=2)
+    errors = lengths(places - moved)
     allowed = tolerance(points, moved)
-    still = np.linalg.norm(places - points, axis=2) < SEPARATE
+    still = lengths(places - points) < SEPARATE
     best = len(found) - 1
     for k in range(len(found) - 2, -1, -1):
-        apart = np.linalg.norm(places[k] - places[best], axis=1) > SEPARATE
+        apart = lengths(places[k] - places[best]) > SEPARATE
         for_k = apart & (errors[k] < errors[best]) & (errors[k] < allowed)
         for_best = apart & (errors[best] <= errors[k]) & (errors[best] < allowed)
         if still[best].all() and not still[k].all():

@@ -94,7 +94,16 @@ def detail(gray: Gray) -> Floats:
     """(h, w) how much the picture varies around each pixel in the direction in which it varies least, about grey levels per pixel."""
     import cv2
 
-    return np.asarray(np.sqrt(np.maximum(cv2.cornerMinEigenVal(gray, 5, ksize=3), 0)) * 255 / 2, np.float32)
+    change = np.asarray(cv2.cornerMinEigenVal(gray, 5, ksize=3), np.float32)
+    np.sqrt(np.maximum(change, 0, out=change), out=change)
+    change *= 255
+    change /= 2
+    return change
+
+
+def lengths(vectors: Floats) -> Floats:
+    """Of (..., 2) vectors."""
+    return np.asarray(np.sqrt(vectors[..., 0] ** 2 + vectors[..., 1] ** 2), np.float32)
 
 
 def track(before: Gray, after: Gray, points: Floats, begin: Floats) -> tuple[Floats, NDArray[np.bool_]]:
@@ -105,7 +114,8 @@ def track(before: Gray, after: Gray, points: Floats, begin: Floats) -> tuple[Flo
         "winSize": (PATCH, PATCH),
         "maxLevel": LEVELS,
         "criteria": (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.02),
-        "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
+        # Nobody reads how well the patches fit: asked for the eigenvalues instead, OpenCV saves the tenth of the time it takes.
+        "flags": cv2.OPTFLOW_USE_INITIAL_FLOW | cv2.OPTFLOW_LK_GET_MIN_EIGENVALS,
         "minEigThreshold": 1e-6,
     }
     there, seen, _ = cv2.calcOpticalFlowPyrLK(before, after, points, begin.copy(), **how)
@@ -114,5 +124,5 @@ def track(before: Gray, after: Gray, points: Floats, begin: Floats) -> tuple[Flo
     at = np.flatnonzero(good)
     if len(at):
         back, again, _ = cv2.calcOpticalFlowPyrLK(after, before, there[at], (points + there - begin)[at], **how)
-        good[at] = (again.ravel() > 0) & (np.linalg.norm(back - points[at], axis=1) < BACK_AND_FORTH)
+        good[at] = (again.ravel() > 0) & (lengths(back - points[at]) < BACK_AND_FORTH)
     return np.asarray(there, np.float32), good
