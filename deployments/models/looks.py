@@ -17,6 +17,7 @@ REACH = 15  # pixels around each that count as its surroundings
 FADE = 0.05  # contrast between frames that differs more is a change of light: fades of 2 s change it by 6 % in 1/8 s
 HALO = 16  # grey levels that a detail may differ from its surroundings before it no longer counts towards them
 NEAR = 29  # pixels; side of the neighbourhood by which a point's start is chosen
+NARROW = 92  # pixels; narrower pictures may have fewer levels than the dense flow's preset asks for, or than its patches need
 
 
 class Flat:
@@ -164,15 +165,19 @@ def warped(image: Gray, flow: Floats) -> Gray:
 
 
 def coarse_flow(before: Flat, after: Flat) -> Floats:
-    """(h, w, 2) pixels. The preset works at a quarter of the size; given pictures of that size, the answer is the same."""
+    """(h, w, 2) pixels. The preset works at a quarter of the size: given pictures of that size, it answers the same for less."""
     import cv2
 
     h, w = before.image.shape
     dense = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    small = min(h, w) < NARROW
+    one, two = (before.image, after.image) if small else (before.quarter, after.quarter)
+    # Without a flow to begin with, it answers otherwise than with zeros.
+    zeros = np.zeros((*one.shape, 2), np.float32)
+    if small:
+        return np.asarray(dense.calc(one, two, zeros), np.float32)
     dense.setFinestScale(0)
-    # Given no flow to begin with, it answers otherwise than given zeros.
-    small = dense.calc(before.quarter, after.quarter, np.zeros((*before.quarter.shape, 2), np.float32))
-    return 4 * np.asarray(cv2.resize(small, (w, h)), np.float32)
+    return 4 * np.asarray(cv2.resize(dense.calc(one, two, zeros), (w, h)), np.float32)
 
 
 def starts(before: Flat, after: Flat, points: Floats) -> Floats:
