@@ -16,6 +16,7 @@ from deployments.decode import decode_segment
 from deployments.media import ClipInfo, plan_segments
 from deployments.models.camera_speed import camera_speeds, corrected
 from deployments.models.global_motion import UNKNOWN, Motion, motion_between
+from deployments.models.looks import Flat, coarse_flow
 from deployments.models.movements import movements, steadiness, stretches, to_widths
 from deployments.models.point_tracks import gray_of, picture_area
 from deployments.models.shot_size import face_shares, shot_size, size_spans
@@ -359,6 +360,26 @@ def test_motion_between_two_pictures_in_every_unit() -> None:
     shifted = motion_between(before, gray_of(draw.camera(picture, 320, 180, x=16, y=-9)))
     assert (shifted.dx, shifted.dy) == (pytest.approx(-0.05, abs=0.002), pytest.approx(0.05, abs=0.002))
     assert motion_between(before, gray_of(draw.texture(3, 320, 180))).support < 0.5
+
+
+@pytest.mark.parametrize("shape", [(180, 320), (320, 180), (133, 238), (60, 180)])
+def test_the_coarse_flow_is_that_of_the_preset(shape: tuple[int, int]) -> None:
+    import cv2
+
+    h, w = shape
+    picture = gray_of(draw.texture(3, w + 5, h + 3))
+    before, after = picture[3:, 5:].copy(), picture[:h, :w].copy()
+    preset = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    flow = preset.calc(before, after, np.zeros((h, w, 2), np.float32))
+    assert np.array_equal(coarse_flow(Flat(before), Flat(after)), flow)
+
+
+@pytest.mark.parametrize("shape", [(30, 120), (31, 320), (120, 30)])
+def test_tiny_pictures_are_followed_too(shape: tuple[int, int]) -> None:
+    h, w = shape
+    picture = gray_of(draw.texture(3, w + 2, h + 1))
+    motion = motion_between(picture[1:, 2:].copy(), picture[:h, :w].copy())
+    assert motion == UNKNOWN or (motion.dx * w, motion.dy * h) == pytest.approx((2, 1), abs=0.3)
 
 
 def test_bars_are_left_out() -> None:
