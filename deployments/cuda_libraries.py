@@ -1,4 +1,4 @@
-"""Where CTranslate2 finds the CUDA 12 libraries it was built against, beside a torch that brings CUDA 13's.
+"""CUDA's libraries and driver as a replica needs them: CUDA 12's beside a torch that brings CUDA 13's, and waits that sleep.
 
 CTranslate2 4.8 opens `libcublas.so.12` and `libcublasLt.so.12` by name when the first model goes to a GPU. The dynamic loader looks
 in LD_LIBRARY_PATH as it was when the process began, so the graph starts GPU replicas with this folder in it. The real libraries
@@ -8,12 +8,14 @@ CTranslate2 makes (seen on an H200: the same transcript as on the CPU).
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
 from deployments.weights import cache_dir, namespace_dirs
 
 LIBRARIES = ("libcublas", "libcublasLt")
+SCHED_BLOCKING_SYNC = 4  # CU_CTX_SCHED_BLOCKING_SYNC of cuda.h
 
 
 def cuda12_folder() -> Path | None:
@@ -37,6 +39,25 @@ def library_path() -> dict[str, str]:
         return {}
     rest = os.environ.get("LD_LIBRARY_PATH")
     return {"LD_LIBRARY_PATH": f"{folder}{os.pathsep}{rest}" if rest else str(folder)}
+
+
+def sleep_while_waiting() -> None:
+    """Make this process's threads sleep, not spin, while they wait for a GPU. Does nothing where there is no driver.
+
+    By default the driver spins when a machine has more cores than this process has contexts; two dozen processes that wait for
+    one card then keep every core from the analyzers that compute on it (pytorch/pytorch issue 28224). Call it before CUDA is
+    first used: the flag belongs to the device's primary context, which PyTorch, CTranslate2 and FFmpeg share.
+    """
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return
+    count, device = ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return
+    for ordinal in range(count.value):
+        driver.cuDeviceGet(ctypes.byref(device), ordinal)
+        driver.cuDevicePrimaryCtxSetFlags_v2(device, SCHED_BLOCKING_SYNC)
 
 
 def _linked(newer: Path) -> Path:

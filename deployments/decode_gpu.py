@@ -115,8 +115,9 @@ def scaled(luma: Any, chroma: Any, target: Target, space: int, full: bool) -> An
 
     unit = 1.0 if luma.dtype == torch.uint8 else 1 / 256  # p010 keeps its ten bits in the upper part of sixteen
     width, height = target.source if target.view.crop else target.stored
-    y = _resized(luma[..., None], width, height, target) * unit
-    uv = _resized(chroma, width, height, target) * unit
+    y = _resized(luma[..., None], width, height, target, 1) * unit
+    # swscale gives two neighbours one colour, so the card does
+    uv = _resized(chroma, (width + 1) // 2, height, target, 2).repeat_interleave(2, dim=2)[:, :, : y.shape[2]] * unit
     kr, kb = LUMA_WEIGHTS[space]
     kg = 1 - kr - kb
     light = y[..., 0] if full else (y[..., 0] - 16) * (255 / 219)
@@ -135,16 +136,19 @@ def scaled(luma: Any, chroma: Any, target: Target, space: int, full: bool) -> An
     return torch.rot90(rgb, target.turns, (1, 2)).contiguous() if target.turns else rgb
 
 
-def _resized(planes: Any, width: int, height: int, target: Target) -> Any:
-    """(n, h, w, c) float32 of (n, H, W, c), scaled to width x height; a crop's rows and columns only."""
+def _resized(planes: Any, width: int, height: int, target: Target, shared: int) -> Any:
+    """(n, h, w, c) float32 of (n, H, W, c), scaled to width x height; a crop's rows and columns only.
+
+    shared: of the view's columns that each column is for.
+    """
     import torch
 
     _, rows, columns, _ = planes.shape
     down, across = (_weights(a, b, str(planes.device)) for a, b in ((rows, height), (columns, width)))
     if target.view.crop:
         w, h = target.stored
-        top, left = (height - h) // 16 * 8, (width - w) // 16 * 8
-        down, across = down[top : top + h], across[left : left + w]
+        top, left = (target.source[1] - h) // 16 * 8, (target.source[0] - w) // 16 * 8
+        down, across = down[top : top + h], across[left // shared : (left + w + shared - 1) // shared]
     x = planes.permute(0, 3, 1, 2).to(torch.float32)  # (n, c, H, W)
     return (down @ x @ across.T).permute(0, 2, 3, 1)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.container import Limits, Probe, probe
+from deployments.cuda_libraries import sleep_while_waiting
 from deployments.decode import decode_audio, decode_segment
 from deployments.decode_gpu import nvdec_is_here
 from deployments.errors import ClipgraphError
@@ -37,6 +38,7 @@ class Decoder:
         if self.device == "cuda":
             import torch
 
+            sleep_while_waiting()
             torch.ones(8, 8, device="cuda") @ torch.ones(8, 8, device="cuda")  # loads cuBLAS before the first clip
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:

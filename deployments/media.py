@@ -1,7 +1,7 @@
 """What a decoded clip is made of: ClipInfo, Frames, Audio, Clip, and the plan of views. numpy and pydantic only.
 
 A *view* is one way of looking at every clip: a size and a rate. `plan_views` gives the few views that all enabled
-analyzers can share. A *segment* is a stretch of the clip decoded at once (about 20 s); a `Clip` holds the views of one
+analyzers can share. A *segment* is a stretch of the clip decoded at once (about 15 s); a `Clip` holds the views of one
 segment. A *window* is the run of frames one `predict` call answers; see `analyzer.py`.
 """
 
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 RATES = (1.0, 2.0, 4.0, 8.0)  # frames per second a view may have; each divides the next, so slower users stride
 NATIVE = 0.0  # the rate that means "every frame the file holds"
 AUDIO_RATE = 16_000  # Hz, what every speech and tagging model here was trained at
-SEGMENT_S = 20.0  # all views of a 1080x1920, 30 fps clip then take about 340 MiB a segment
+SEGMENT_S = 15.0  # all views of a 1080x1920, 30 fps clip then take about 260 MiB a segment
 
 FrameArray = NDArray[np.uint8]
 FloatArray = NDArray[np.float64]

@@ -20,6 +20,7 @@ import psutil
 
 from deployments.analyzer import Analyzer, ClipContext, Options, Settings, Upstream, Window, discover, windows_of
 from deployments.batching import FrameBatcher
+from deployments.cuda_libraries import sleep_while_waiting
 from deployments.errors import AnalyzerError, DeviceBroken, InputMissing, WeightsMissing
 from deployments.media import AUDIO_RATE, Audio, AudioInfo, Clip, ClipInfo, Frames, Segment
 from deployments.memory_plan import Planned
@@ -113,6 +114,8 @@ class AnalyzerReplica:
         self.batches = self.mixed_batches = 0
         self._batcher: FrameBatcher[_Job, _Done] = FrameBatcher(self._run_batch, len, DEFAULT_BATCH_FRAMES)
         limit_threads(threads)
+        if device == "cuda":
+            sleep_while_waiting()
         if planned is not None and device == "cuda" and self.analyzer.needs.view is not None:
             limit_memory(planned)  # not of sound: a long clip's is one window, which no smaller batch divides
         began = time.perf_counter()

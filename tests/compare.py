@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -11,15 +12,20 @@ from typing import Any
 WORD_ERROR_RATE, WORD_TIME_S = 0.05, 0.2
 
 
-def differences(a: Any, b: Any, tolerance: float, where: str = "") -> list[str]:
+def differences(
+    a: Any, b: Any, tolerance: float, fields: Mapping[str, float] | None = None, where: str = ""
+) -> list[str]:
     """Paths of the leaves at which two answers differ: numbers by more than the tolerance (absolute, and relative to the
-    larger one) and one unit of their last decimal, all else at all. Lists of different lengths are one difference."""
+    larger one) and one unit of their last decimal, all else at all. Lists of different lengths are one difference.
+
+    fields: other tolerances, by the name of a field.
+    """
+    own = fields or {}
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
-        return [d for k in a for d in differences(a[k], b[k], tolerance, f"{where}.{k}")]
+        return [d for k in a for d in differences(a[k], b[k], own.get(k, tolerance), own, f"{where}.{k}")]
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return [
-            d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, tolerance, f"{where}[{i}]")
-        ]
+        pairs = enumerate(zip(a, b, strict=True))
+        return [d for i, (x, y) in pairs for d in differences(x, y, tolerance, own, f"{where}[{i}]")]
     numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (a, b))
     if numbers and abs(a - b) <= max(tolerance * max(1.0, abs(a), abs(b)), _last_place(a, b)):
         return []

@@ -66,7 +66,7 @@ def test_stages_follow_one_another_and_end() -> None:
     # Computed in its own stage, though its summary waits for faces, which are found in a later one.
     own = {job.key: ORDER[job.stage] for job in jobs}
     assert own["background_segmentation", "predict"] == "medium"
-    assert own["background_segmentation", "summarize"] == own["age_estimation", "predict"] == "cpu"
+    assert own["background_segmentation", "summarize"] == own["eye_tracking", "predict"] == "light"
     assert all(job.stage >= ORDER.index(KINDS[job.name].stage) for job in jobs)
 
 

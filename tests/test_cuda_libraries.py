@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,25 @@ def test_links_follow_a_new_installation(site: Path) -> None:
 
 def test_nothing_is_set_where_nothing_is_installed(site: Path) -> None:
     assert cuda_libraries.library_path() == {}
+
+
+@pytest.mark.gpu
+def test_a_process_sleeps_while_it_waits_for_the_gpu() -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    code = (
+        "import sys, time, torch\n"
+        "from deployments.cuda_libraries import sleep_while_waiting\n"
+        "if sys.argv[1] == 'asleep': sleep_while_waiting()\n"
+        "torch.ones(1, device='cuda').cpu()\n"
+        "began = time.process_time()\n"
+        "torch.cuda._sleep(2_000_000_000); torch.ones(1, device='cuda').cpu()\n"  # about a second
+        "print(time.process_time() - began)\n"
+    )
+    asleep, spinning = (
+        float(subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("asleep", "spinning")
+    )
+    assert spinning > 0.3
+    assert asleep < 0.2 * spinning

@@ -22,6 +22,8 @@ NAMES = sorted(n for n, cls in discover().items() if STAGES[cls.stage].num_gpus 
 # content_quality counts pixels over thresholds: its banding moved by 5 % (H100 against Zen 4), everything else under 1 %.
 TOLERANCE = {"color_analysis": 1e-3, "content_quality": 0.06, "visual_effects": 0.01}
 DEFAULT_TOLERANCE = 0.05
+# Degrees. The head's turn follows the face's place, found on the card, of which rounding moved some by 0.2 (H100).
+FIELDS = {"yaw": 1.0, "pitch": 1.0, "roll": 1.0}
 
 
 def has_gpu() -> bool:
@@ -45,7 +47,7 @@ def test_a_gpu_answers_as_the_cpu_does(name: str, sample: Path) -> None:
         # cuts segments elsewhere.
         assert transcription_differences(cpu, cuda) == []
     else:
-        assert differences(cpu, cuda, TOLERANCE.get(name, DEFAULT_TOLERANCE)) == []
+        assert differences(cpu, cuda, TOLERANCE.get(name, DEFAULT_TOLERANCE), FIELDS) == []
 
 
 @pytest.mark.skipif(not has_gpu(), reason="no CUDA device")
