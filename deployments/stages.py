@@ -35,7 +35,7 @@ INGRESS = Share(num_gpus=0.0, num_cpus=0.05)
 
 # Deployments that one thread does not serve at 20 video seconds per second, with their replicas on 16 cores; other machines
 # have them in proportion. From the CPU seconds by deployment in benchmarks/results/service_16_cores_1_gpu.json.
-ON_16_CORES = {"decoder": 2, "eye_tracking": 2, "camera_analysis": 2, "text_overlay": 2}
+ON_16_CORES = {"decoder": 2, "eye_tracking": 2, "camera_analysis": 3, "text_overlay": 2}
 
 
 def replicas(name: str, cores: float) -> int:
