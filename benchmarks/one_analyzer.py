@@ -1,4 +1,4 @@
-"""One analyzer at a time: items per second and peak memory by batch, on the CPU or a GPU.
+"""One analyzer at a time, or the decoder: items per second and peak memory by batch, on the CPU or a GPU.
 
 python -m benchmarks.one_analyzer [--device cuda] [--clip FILE] [--names a,b] [--batches 1,8,32,128] [--at-once 1] [--out FOLDER] [--footprints]
 
@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,10 +34,13 @@ BATCHES = (1, 8, 32, 128)
 REPEAT_S = 1.0  # of each batch size
 OWN_BATCHES = (8, 40, 120)  # captioned frames at once, for blip2
 PER_CAPTION = 3  # frames of its view for each that it captions
-ALONE = ("speech_transcription",)  # CTranslate2's memory is seen only as what the card lacks, so nothing else may run
+ALONE = (
+    "speech_transcription",
+    "decoder",
+)  # memory that PyTorch does not count is what the card lacks, so nothing else may run
 # Analyzers that a CPU serves well enough to leave a small card to the others (seen: under 0.3 CPU seconds per second of video).
 CPU_SERVES = ("color_analysis", "content_quality", "visual_effects", "cut_analysis", "sound_effects", "composition_analysis",
-              "background_segmentation", "object_detection", "product_detection", "speech_transcription", "text_overlay", "speech_emotion", "eye_tracking")  # fmt: skip
+              "background_segmentation", "object_detection", "product_detection", "speech_transcription", "text_overlay", "speech_emotion", "eye_tracking", "decoder")  # fmt: skip
 
 
 def main() -> None:
@@ -56,11 +60,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clip = given.clip or long_enough_clip(Path(folder) / "clip.mp4")
         if given.child:
-            print(json.dumps(measure(given, clip)))
+            print(json.dumps((measure_decoder if given.child == "decoder" else measure)(given, clip)))
             return
         names = [n for n in given.names.split(",") if n] or [
-            n for n, c in discover().items() if given.device == "cpu" or STAGES[c.stage].num_gpus
-        ]
+            "decoder", *(n for n, c in discover().items() if given.device == "cpu" or STAGES[c.stage].num_gpus)
+        ]  # fmt: skip
         jobs = [(n, p, b) for n in names for p, b in (variants(n) if given.device == "cuda" else (("default", None),))]
         alone = [job for job in jobs if given.at_once == 1 or job[0] in ALONE]
         context = context_mib() if len(alone) < len(jobs) and given.device == "cuda" else None
@@ -97,6 +101,8 @@ def long_enough_clip(path: Path) -> Path:
 
 def variants(name: str) -> tuple[tuple[str, int | None], ...]:
     """(precision, batch of its own) to measure; precisions best first. int8 is last: slower than nf4 and larger."""
+    if name == "decoder":
+        return (("default", None),)
     fields = discover()[name].settings_type.model_fields
     names = ("bf16", "nf4", "int8") if "precision" in fields else ("default",)
     if "batch_frames" not in fields:
@@ -247,6 +253,49 @@ def measure(given: argparse.Namespace, clip: Path) -> dict[str, Any]:
         **run, "shared": known_context is not None, "weights_mib": round(weights + outside, 1), "context_mib": round(context, 1), "video_s": video_s,
         "rss_mib": round(psutil.Process().memory_info().rss / 2**20, 1), "batches": batches,
     }  # fmt: skip
+
+
+def measure_decoder(given: argparse.Namespace, clip: Path) -> dict[str, Any]:
+    """Decode the clip's segments into the views of all analyzers, one and several at once, in this process."""
+    import psutil
+
+    from deployments.container import probe
+    from deployments.decode import decode_segment
+    from deployments.decoder import SEGMENTS_AT_ONCE
+    from deployments.pipeline import segments_for, views_for
+
+    before = card_mib()
+    context = touched() if given.device == "cuda" else 0.0
+    kinds = discover()
+    found = probe(clip)
+    views, segments = views_for(kinds, list(kinds)), segments_for(kinds, list(kinds), found, length_s=5.0)
+    batches: list[dict[str, Any]] = []
+    with ThreadPoolExecutor(1) as watch:
+        for at_once in (1, SEGMENTS_AT_ONCE):
+            mine = (segments * at_once)[: max(len(segments), 2 * at_once)]
+            for _ in range(2):  # a first time that is not counted
+                began, done = time.perf_counter(), threading.Event()
+                peak = watch.submit(highest_mib, done)
+                with ThreadPoolExecutor(at_once) as some:
+                    clips = list(some.map(lambda s: decode_segment(clip, found, views, s, 1, given.device), mine))
+                seconds = time.perf_counter() - began
+                done.set()
+                taken = max(0.0, peak.result() - before - context)
+            frames = sum(c.frames_decoded for c in clips)
+            batches.append({"batch": at_once, "seconds": round(seconds, 3), "items_per_s": round(frames / seconds, 1), "peak_mib": round(taken, 1)})  # fmt: skip
+    return {
+        "analyzer": "decoder", "precision": "default", "device": given.device, "source": "builtin", "model": "NVDEC" if given.device == "cuda" else "FFmpeg",
+        "load_s": 0.0, "item": "decoded frames", "shared": False, "weights_mib": 0.0, "context_mib": round(context, 1),
+        "video_s": found.info.span, "rss_mib": round(psutil.Process().memory_info().rss / 2**20, 1), "batches": batches,
+    }  # fmt: skip
+
+
+def highest_mib(done: threading.Event) -> float:
+    """The most that was in use on the card until `done`."""
+    highest = card_mib()
+    while not done.wait(0.01):
+        highest = max(highest, card_mib())
+    return highest
 
 
 def torch_mib(figure: str) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 from typing import Any, Protocol
 
 import numpy as np
@@ -81,17 +82,22 @@ class CardScaler:
         import torch
 
         for target, rows in self._wanted.values():
-            kinds: dict[Any, list[tuple[int, int, int]]] = {}
-            for row in rows:
-                y, _, space, full = self._planes[row[0]]
-                kinds.setdefault((tuple(y.shape), y.dtype, space, full), []).append(row)
-            for (_, _, space, full), mine in kinds.items():
+            # The rows of one target follow one another, so that a run of frames alike is one copy to the host.
+            for (_, _, space, full), run in itertools.groupby(rows, lambda row: self._kind(row[0])):
+                mine = list(run)
                 luma = torch.stack([self._planes[i][0] for i, _, _ in mine])
                 chroma = torch.stack([self._planes[i][1] for i, _, _ in mine])
-                pictures = scaled(luma, chroma, target, space, full).cpu().numpy()
-                for picture, (_, first, stop) in zip(pictures, mine, strict=True):
-                    target.pixels[first:stop] = picture
+                pictures = scaled(luma, chroma, target, space, full)
+                shown = [stop - first for _, first, stop in mine]
+                if len(mine) < sum(shown):
+                    pictures = pictures.repeat_interleave(torch.tensor(shown, device=pictures.device), dim=0)
+                torch.from_numpy(target.pixels[mine[0][1] : mine[-1][2]]).copy_(pictures)
         self._planes, self._wanted, self._last = [], {}, None
+
+    def _kind(self, plane: int) -> tuple[Any, Any, int, bool]:
+        """What pictures that are scaled together have in common."""
+        y, _, space, full = self._planes[plane]
+        return tuple(y.shape), y.dtype, space, full
 
 
 def copied(frame: Any) -> tuple[Any, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from deployments.media import Audio, Clip, Segment, View
 
 log = logging.getLogger("clipgraph.decoder")
 
+SEGMENTS_AT_ONCE = 4  # in one process; two processes keep the 7 video decoders of an H100 busy
+
 
 class Decoder:
     """Stateless: each call opens the file anew, so any replica can serve any segment.
@@ -30,6 +33,7 @@ class Decoder:
 
     def __init__(self, device: str = "cpu") -> None:
         self.limits = Limits()
+        self._pool = ThreadPoolExecutor(SEGMENTS_AT_ONCE, "decode")  # bounds the memory that decoding takes
         self.threads = 1
         self.device = device
         if device == "cuda" and not nvdec_is_here():
@@ -55,7 +59,9 @@ class Decoder:
             return error
 
     async def decode(self, path: str, found: Probe, views: tuple[View, ...], segment: Segment) -> Clip:
-        clip = await asyncio.to_thread(decode_segment, Path(path), found, views, segment, self.threads, self.device)
+        clip = await asyncio.get_running_loop().run_in_executor(
+            self._pool, decode_segment, Path(path), found, views, segment, self.threads, self.device
+        )
         return replace(clip, decoder=f"{socket.gethostname()}:{os.getpid()}")
 
     async def audio(self, path: str, found: Probe) -> Audio | None:

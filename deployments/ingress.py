@@ -47,7 +47,7 @@ class IngressConfig(Model):
     time_limit_per_s: float = 10.0
     time_limits: Mapping[str, float] = {}
     segments_in_flight: int | None = Field(None, ge=1, description="one for every two cores, at least 2, when left out")
-    max_in_flight_mib: float | None = Field(None, gt=0, description="30 % of the object store when left out")
+    max_in_flight_mib: float | None = Field(None, gt=0, description="half of the object store when left out")
     max_upload_mib: float = 512.0
 
 
@@ -55,7 +55,7 @@ def by_cluster(config: IngressConfig) -> tuple[int, float]:
     """(segments in flight, MiB in flight): as configured, else by the cluster's cores and object store."""
     has = ray.cluster_resources() if ray.is_initialized() else {}  # type: ignore[no-untyped-call]
     segments = config.segments_in_flight or max(2, int(has.get("CPU", 0.0)) // 2)
-    mib = config.max_in_flight_mib or max(LEAST_IN_FLIGHT_MIB, 0.3 * has.get("object_store_memory", 0.0) / 2**20)
+    mib = config.max_in_flight_mib or max(LEAST_IN_FLIGHT_MIB, 0.5 * has.get("object_store_memory", 0.0) / 2**20)
     return segments, mib
 
 
@@ -152,7 +152,7 @@ class Ingress:
             raise Busy(
                 f"{self.in_flight_mib:.0f} MiB of clips are being worked on and this one needs {mib:.0f} more; "
                 f"at most {self.max_in_flight_mib:.0f} MiB are held at once. Try again in a few seconds.",
-                max(1, round(found.info.span / 2)),
+                max(1, round(found.info.span / 6)),
             )
         self.in_flight_mib += mib
         try:

@@ -15,22 +15,27 @@ from deployments.media import FrameArray
 from deployments.models.face_detector import DETECTED, DETECTOR_PX, Detector, Found, fitting, tiles
 from deployments.models.tflite_torch import TorchNet
 
-MOST_TILES = 64  # searched at once; each takes about 4 MiB
+# Tiles searched at once, about 4 MiB each. Few sizes, filled up: cuDNN makes its plans anew for each.
+SIZES = (4, 16, 64)
 
 
 class GpuDetector(Detector):
     """The detector on a device of PyTorch. LiteRT reads its weights."""
 
     def __init__(self, device: str) -> None:
+        import torch
+
         super().__init__()
         self._device = device
         self._torch_net = TorchNet(self.located.path, device)
+        for size in SIZES:
+            self._torch_net(torch.zeros(size, 3, DETECTOR_PX, DETECTOR_PX, device=device))
 
     def search_all(self, pictures: Sequence[FrameArray]) -> list[Found]:
         if not pictures:
             return []
         height, width = pictures[0].shape[:2]
-        step = max(1, MOST_TILES // len(tiles(width, height)))
+        step = max(1, SIZES[-1] // len(tiles(width, height)))
         return [
             found for at in range(0, len(pictures), step) for found in self._some(np.stack(pictures[at : at + step]))
         ]
@@ -44,7 +49,9 @@ class GpuDetector(Detector):
         with torch.inference_mode():
             whole = torch.from_numpy(pictures).to(self._device).permute(0, 3, 1, 2).float()
             squares = torch.cat([self._fitted(whole[:, :, y : y + h, x : x + w]) for x, y, w, h in places])
-            raw, logits = self._torch_net(squares)
+            size = next((n for n in SIZES if n >= len(squares)), len(squares))
+            filled = torch.cat([squares, squares.new_zeros(size - len(squares), *squares.shape[1:])])
+            raw, logits = (out[: len(squares)] for out in self._torch_net(filled))
             sure = torch.sigmoid(logits[..., 0].double().clamp(-80, 80))
             at = torch.nonzero(sure >= DETECTED)
             values, scores = raw[at[:, 0], at[:, 1]].cpu().numpy(), sure[at[:, 0], at[:, 1]].cpu().numpy()
