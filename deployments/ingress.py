@@ -74,10 +74,11 @@ class Ingress:
         self.segments_in_flight, self.max_in_flight_mib = by_cluster(self.config)
         self.in_flight_mib = 0.0
         self.states: dict[str, ReplicaState] = {}
-        gc.freeze()  # the pipeline collects after every segment, and need not look at all modules again (80 ms each time)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return http_app(self)
+        app = http_app(self)
+        gc.freeze()  # the pipeline collects after every segment, and need not look at all modules again (80 ms each time)
+        return app
 
     @property
     def max_upload_bytes(self) -> int:
