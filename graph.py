@@ -101,13 +101,13 @@ def deployment(cls: type, name: str, share: Share, device: str) -> Deployment:
 
 def scaled(made: Deployment, device: str, place: Planned | None) -> Deployment:
     """With replicas by the cluster's cores and cards. A row's num_replicas or autoscaling_config in serve_config.yaml wins."""
-    cores, cards = cluster("CPU"), cluster("GPU")
-    config = autoscaling(made.name, device == "cuda", cores, cards, place.replicas if place else None)
+    cores, cards, memory_gib = cluster("CPU"), cluster("GPU"), cluster("memory") / 2**30
+    config = autoscaling(made.name, device == "cuda", cores, cards, memory_gib, place.replicas if place else None)
     return made.options(autoscaling_config=config)
 
 
 def cluster(resource: str) -> float:
-    """How much of CPU or GPU the Ray cluster has; 0 when there is no cluster yet."""
+    """How much of CPU, GPU or memory (bytes) the Ray cluster has; 0 when there is no cluster yet."""
     return float(ray.cluster_resources().get(resource, 0.0)) if ray.is_initialized() else 0.0  # type: ignore[no-untyped-call]
 
 

@@ -166,7 +166,7 @@ def fast(main: Any) -> None:
         taken = seconds(lambda given=given: main.texts(given, TEXTS))  # type: ignore[misc]
         rate = frames * len(TEXTS) / taken
         seen = parts(main, min(frames, main.max_frames))
-        found.append({"frames": frames, "captions_s": rate, "ms": 1e3 * taken, **seen})
+        found.append({"frames": frames, "captions_per_second": rate, "ms": 1e3 * taken, **seen})
         bar = f" (wanted {WANT[frames]})" if frames in WANT and CUDA else ""
         row(
             f"{main.precision}, {frames} frames x {len(TEXTS)} prompts x {TOKENS} tokens",
@@ -178,6 +178,7 @@ def fast(main: Any) -> None:
         f"{main.precision}, GPU memory at {main.max_frames} frames at once",
         f"peak {peak_mib():.0f} MiB of tensors, {reserved_mib():.0f} taken (planned {planned:.0f} with context), caches {main.decoder.cache_mib:.0f} MiB",
     )
+    figures["captions_per_second"] = found[0]["captions_per_second"]
     figures["fast"] = {"points": found, "peak_mib": peak_mib(), "reserved_mib": reserved_mib(), "planned_mib": planned}
 
 
@@ -208,7 +209,7 @@ def plain(main: Any) -> None:
     for frames in (5, 20, 120) if CUDA else (1,):
         fresh_peak()
         taken = seconds(lambda n=frames: plain_tokens(main, n), 1)  # type: ignore[misc]
-        found.append({"frames": frames, "captions_s": frames * len(TEXTS) / taken, "peak_mib": peak_mib()})
+        found.append({"frames": frames, "captions_per_second": frames * len(TEXTS) / taken, "peak_mib": peak_mib()})
         row(
             f"{main.precision}, plain `generate`, {frames} frames x {len(TEXTS)} in one batch",
             f"{frames * len(TEXTS) / taken:.0f} captions/s",
@@ -473,7 +474,7 @@ def precision(folder: Path) -> None:
                 given = pictures(frames)
                 taken = seconds(lambda m=made, g=given: m.texts(g, TEXTS), 1)  # type: ignore[misc]
                 seen = parts(made, frames)
-                found.append({"frames": frames, "captions_s": frames * len(TEXTS) / taken, **seen})
+                found.append({"frames": frames, "captions_per_second": frames * len(TEXTS) / taken, **seen})
                 row(
                     f"{name}, {frames} frames x {len(TEXTS)} prompts x {TOKENS} tokens",
                     f"{frames * len(TEXTS) / taken:.1f} captions/s; a step {seen['step_ms']:.2f} ms, CUDA graph {'yes' if made.decoder.graphs.on else 'no'}",

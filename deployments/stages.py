@@ -37,19 +37,24 @@ INGRESS = Share(num_gpus=0.0, num_cpus=0.05)
 # have them in proportion. From the CPU seconds by deployment in benchmarks/results/service_16_cores_1_gpu.json.
 ON_16_CORES = {"decoder": 2, "eye_tracking": 2, "camera_analysis": 3, "text_overlay": 2}
 
+SET_GIB = 12.0  # memory that lets every deployment have one replica more: all of them took 6-9 GiB on two cores
+
 
 def replicas(name: str, cores: float) -> int:
     """How many replicas of a deployment are there from the start."""
     return max(1, round(ON_16_CORES.get(name, 1) * min(cores, 16) / 16))
 
 
-def autoscaling(name: str, on_gpu: bool, cores: float, cards: float, planned: int | None = None) -> dict[str, Any]:
-    """Serve's autoscaling_config: more replicas within seconds of a queue, as far as cores or cards carry them.
+def autoscaling(
+    name: str, on_gpu: bool, cores: float, cards: float, memory_gib: float, planned: int | None = None
+) -> dict[str, Any]:
+    """Serve's autoscaling_config: more replicas within seconds of a queue, as far as cores, memory or cards carry them.
 
-    planned: replicas that the memory plan allows on one card.
+    memory_gib: of the cluster, for replicas. planned: replicas that the memory plan allows on one card.
     """
     least = planned or replicas(name, cores)
-    most = least * max(1, int(cards)) if on_gpu else max(least, int(cores) // 4)
+    others = min(cores // 4, memory_gib // SET_GIB)
+    most = least * max(1, int(cards)) if on_gpu else max(least, int(others))
     return {
         "min_replicas": least,
         "max_replicas": most,

@@ -86,7 +86,7 @@ def test_every_key_of_the_configuration_is_one_that_serve_knows() -> None:
     GraphArgs.model_validate(application["args"])
     for name, row in ROWS.items():
         known(DeploymentSchema, row, name)
-        scaling = row.get("autoscaling_config", autoscaling(name, False, 2, 0))
+        scaling = row.get("autoscaling_config", autoscaling(name, False, 2, 0, 12))
         known(_model(DeploymentSchema, "autoscaling_config"), scaling, f"{name}.autoscaling_config")
     ServeDeploySchema.model_validate(CONFIG)
 
@@ -127,12 +127,15 @@ def test_shares_fit_small_machines_and_one_card() -> None:
 
 
 def test_replicas_by_cores_and_cards() -> None:
-    laptop = {n: autoscaling(n, False, 2, 0) for n in ("decoder", "eye_tracking", "speech_rate")}
+    laptop = {n: autoscaling(n, False, 2, 0, 12) for n in ("decoder", "eye_tracking", "speech_rate")}
     assert all(a["min_replicas"] == a["max_replicas"] == 1 for a in laptop.values())
-    assert autoscaling("eye_tracking", True, 16, 1)["min_replicas"] == replicas("eye_tracking", 16) > 1
-    assert autoscaling("blip2", True, 32, 2)["max_replicas"] == 2  # one a card
-    assert autoscaling("speech_rate", False, 16, 1)["max_replicas"] == 4
-    assert autoscaling("eye_tracking", True, 16, 1, planned=1)["max_replicas"] == 1  # a card too small for a second one
+    assert autoscaling("eye_tracking", True, 16, 1, 90)["min_replicas"] == replicas("eye_tracking", 16) > 1
+    assert autoscaling("blip2", True, 32, 2, 200)["max_replicas"] == 2  # one a card
+    assert autoscaling("speech_rate", False, 16, 1, 90)["max_replicas"] == 4
+    assert autoscaling("speech_rate", False, 16, 1, 11)["max_replicas"] == 1  # many cores, little memory
+    assert (
+        autoscaling("eye_tracking", True, 16, 1, 90, planned=1)["max_replicas"] == 1
+    )  # a card too small for a second one
 
 
 def test_dependencies_have_no_circle() -> None:
