@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from tests.hub import Hub
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a handle's thread that outlives its Ray must not start another one
+# A handle's thread that outlives its Ray must not start another one.
+os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
