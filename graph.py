@@ -100,7 +100,7 @@ def deployment(cls: type, name: str, share: Share, device: str) -> Deployment:
 
 
 def scaled(made: Deployment, device: str, place: Planned | None) -> Deployment:
-    """With replicas by the cluster's cores and cards. A row's num_replicas or autoscaling_config in serve_config.yaml wins."""
+    """With replicas by the cluster's cores and cards. A row's autoscaling_config in serve_config.yaml replaces this."""
     cores, cards, memory_gib = cluster("CPU"), cluster("GPU"), cluster("memory") / 2**30
     config = autoscaling(made.name, device == "cuda", cores, cards, memory_gib, place.replicas if place else None)
     return made.options(autoscaling_config=config)
